@@ -1,0 +1,42 @@
+# Everything happens in .venv, which is made from requirements.lock on the first call and kept until that changes.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+# Two processes: the tests wait for disks and daemons more than they compute.
+PYTEST_ARGS ?= -n 2 --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+$(READY): requirements.lock pyproject.toml tools/venv.sh
+	@sh tools/venv.sh $(VENV) $(PYTHON)
+	@touch $@
+
+demo: $(READY)  ## four hosts, a focal plane and a visit, from submission to a claimed trigger (under a minute)
+	@$(VENV)/bin/stager demo
+
+test: $(READY)  ## every test; PYTEST_ARGS="-k landing" for some
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(READY)  ## format, lint, types and the arrows between the packages
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -p no:cacheprovider tests/test_arrows.py
+
+bench: $(READY)  ## the figures of DESIGN.md, measured here, side by side with what people use instead
+	@$(PY) -m benchmarks
+
+lock: $(READY)  ## renew requirements.lock from pyproject.toml and requirements.in
+	@$(PY) -m pip install --quiet --no-cache-dir --target $(VENV)/lock uv
+	@$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-cache --no-emit-package stager --custom-compile-command "make lock" \
+		--all-extras pyproject.toml requirements.in --output-file requirements.lock
+
+clean:  ## back to the bare checkout
+	@rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""The command `stager`: each command parses, calls one function, draws. The one place where errors become a
+line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+from stager.commands import looking, queueing, running, submitting
+from stager.commands.common import Exit, complain
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Moves, chops, archives and restores FITS datasets between hosts with proof, and triggers pipelines when "
+    "they are whole. Exit status: 0 all done, 1 some items failed or are held, 2 bad usage, configuration or "
+    "manifest (nothing was changed), 3 not complete yet.",
+)
+for command in (
+    submitting.init,
+    submitting.submit,
+    running.run,
+    running.daemon,
+    looking.status,
+    looking.show,
+):
+    app.command()(command)
+for command in (submitting.retry, submitting.hold, submitting.release, submitting.cancel):
+    app.command()(command)
+for command in (
+    looking.wait,
+    running.restore,
+    looking.verify,
+    looking.doctor,
+    submitting.schema,
+    running.demo,
+):
+    app.command()(command)
+app.add_typer(queueing.queue_app, name="queue")
+app.add_typer(looking.registry_app, name="registry")
+app.add_typer(looking.hosts_app, name="hosts")
+
+
+def main() -> None:
+    """Run the command; a failure that a person can mend is a line on standard error, not a traceback."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader of a pipe left; nothing more to say, and no second error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DONE)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        complain(sentence)
+        sys.exit(Exit.FAILED if _is_passing(error) else Exit.USAGE)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell about an error that is foreseen; None for one that is not, and keeps its traceback."""
+    for module, names in (
+        ("manifests.errors", ("InputError",)),
+        ("transfers.errors", ("TransferError",)),
+        ("stager.database", ("DatabaseError",)),
+        ("stager.intents", ("UnknownName",)),
+        ("stager.queues.table", ("QueueError",)),
+        ("sqlalchemy.exc", ("OperationalError",)),
+    ):
+        loaded = sys.modules.get(module)  # an error of a module that was never imported is not this one
+        if loaded and isinstance(error, tuple(getattr(loaded, name) for name in names)):
+            return str(getattr(error, "orig", None) or error).strip()
+    return None
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether it is a failure of the world and not of what was asked."""
+    return type(error).__module__.startswith(("transfers.", "sqlalchemy."))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What people type. Each command parses, calls one function and draws what it gave."""

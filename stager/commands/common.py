@@ -1,0 +1,77 @@
+"""What all commands share: the configuration option, exit codes, printing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stager.config import Config
+    from stager.database import Database
+
+PIPED_COLUMNS = 160  # of a table that goes to a pipe or a file: a line for each row
+
+
+class Exit(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0  # all done
+    FAILED = 1  # some items failed or are held
+    USAGE = 2  # bad usage, configuration or manifest; nothing was changed
+    INCOMPLETE = 3  # not complete yet: a wait ran out, a queue is empty
+
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The configuration; else $STAGER_CONFIG, ./stager.toml, /etc/stager/stager.toml.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@contextmanager
+def opened(config: str | None) -> Iterator[tuple[Config, Database]]:
+    """The configuration and its database, closed at the end."""
+    from stager.config import read_config
+    from stager.database import open_database
+
+    read = read_config(config)
+    database = open_database(read.database_url)
+    try:
+        yield read, database
+    finally:
+        database.close()
+
+
+def console() -> Any:
+    """A console as wide as the terminal, or wide enough for a line a row where there is none."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
+    return Console(width=wide, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text)
+
+
+def complain(text: str) -> None:
+    """A line about what went wrong, beside the command's output."""
+    print(text, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """JSON that any reader takes: ASCII, whatever file names hold."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))

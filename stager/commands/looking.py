@@ -1,0 +1,313 @@
+"""Commands that look: status, show, wait, verify, registry, hosts, doctor."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from stager.commands.common import ConfigOption, Exit, JsonOption, complain, console, opened, print_json, say
+
+registry_app = typer.Typer(
+    no_args_is_help=True, help="What landed, by its header; what is missing; what has bad headers."
+)
+hosts_app = typer.Typer(invoke_without_command=True, help="The hosts: reachable, paused, how full.")
+
+
+def status(
+    dataset: Annotated[str | None, typer.Argument(help="A dataset or a manifest; without it, all.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw again every second until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """The percent-complete table: what of each dataset is proven at its place.
+
+    Exit status: 0 when drawn; 2 for a bad configuration or a dataset that nobody submitted.
+    """
+    # Imports are kept to what this one command needs: it must answer at once.
+    from stager.finding import database_url, find_config, read_toml
+    from stager.status import reading, snapshot
+
+    path = find_config(config)
+    url = database_url(path, read_toml(path))
+
+    def look() -> Any:
+        with reading(url) as connection:
+            return snapshot(connection, dataset)
+
+    found = look()
+    if dataset is not None and not found.datasets:
+        complain(f"there is no dataset or manifest {dataset}; `stager status` lists them")
+        raise typer.Exit(Exit.USAGE)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    draw_status(found)
+    if watch:
+        _watch(look)
+
+
+def draw_status(found: Any) -> None:
+    """The table and the remarks below it."""
+    out = console()
+    out.print(_status_lines(found, out.width))
+
+
+def _status_lines(found: Any, width: int) -> Any:
+    from rich.console import Group
+
+    from stager import drawing
+
+    if not found.datasets and not found.refused:
+        return drawing.cell("nothing has been submitted yet; `stager submit FILE` does")
+    return Group(drawing.status(found, width), *drawing.remarks(found))
+
+
+def _watch(look: Any) -> None:
+    from rich.live import Live
+
+    out = console()
+    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+        try:
+            while True:
+                live.update(_status_lines(look(), out.width), refresh=True)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return
+
+
+def show(
+    manifest: Annotated[str, typer.Argument(help="A manifest's name.")],
+    state: Annotated[
+        str | None,
+        typer.Option("--state", help="Only items in this state: waiting, running, done, held, excluded, missing."),
+    ] = None,
+    attempts: Annotated[
+        bool, typer.Option("--attempts", help="Every try of these items, with its cause and side.")
+    ] = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="How many items to show at the most.")] = 50,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """A manifest's items, and why they wait or are held.
+
+    Exit status: 0 when drawn; 2 for an unknown manifest.
+    """
+    from stager import drawing, showing
+
+    with opened(config) as (_, database):
+        found = showing.show(database, manifest, state, most, attempts)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    out = console()
+    out.print(drawing.cell(found.heading))
+    rows = [(item.state, item.source, item.destination or "-", item.reason or "") for item in found.items]
+    out.print(drawing.table(["State", "Source", "Destination", "Why"], rows))
+    if found.more:
+        say(f"and {found.more} more; `--state`, `--most` and `--json` choose")
+    if attempts:
+        columns: list[Any] = ["Item", ("Epoch", "right"), "Ended", "Outcome", "Kind", "Side", "Phase", "What"]
+        tried = [
+            (a.source, a.epoch, a.ended, a.outcome, a.kind or "", a.side or "", a.phase or "", a.text or "")
+            for a in found.attempts
+        ]
+        out.print(drawing.table(columns, tried, "Attempts"))
+
+
+def wait(
+    datasets: Annotated[list[str], typer.Argument(help="Datasets or manifests.")],
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long; else for ever.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Wait until the datasets are whole.
+
+    Exit status: 0 when all are; 1 when one is held or cancelled, so that waiting will not help; 3 when the time ran out.
+    """
+    from stager.finding import database_url, find_config, read_toml
+    from stager.status import reading, snapshot
+
+    path = find_config(config)
+    url = database_url(path, read_toml(path))
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        with reading(url) as connection:
+            found = [(name, snapshot(connection, name).datasets) for name in datasets]
+        rows = [row for _, rows in found for row in rows]
+        stuck = [row for row in rows if row.state in ("held", "cancelled")]
+        if stuck:
+            complain(f"{stuck[0].manifest} is {stuck[0].state}: {stuck[0].last_error or 'an operator asked for it'}")
+            raise typer.Exit(Exit.FAILED)
+        if all(rows and all(row.state == "complete" for row in rows) for _, rows in found):
+            return
+        if end is not None and time.monotonic() >= end:
+            late = next((name for name, rows in found if not rows), None) or next(
+                r.manifest for r in rows if r.state != "complete"
+            )
+            complain(f"{late} is not whole after {timeout:g} s")
+            raise typer.Exit(Exit.INCOMPLETE)
+        time.sleep(0.5)
+
+
+def verify(
+    what: Annotated[str, typer.Argument(help="A location or pattern (host:path), a dataset, or a manifest.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Read copies again where they lie, and compare them with what was proven.
+
+    Exit status: 0 when every copy is as it was; 1 when one is missing, corrupt or cannot be read; 2 when nothing is known there.
+    """
+    from manifests.manifest import Location
+    from stager import drawing, scrubbing
+
+    with opened(config) as (read, database):
+        host = what.partition(":")[0]
+        at = ":" in what and host in read.hosts
+        copies = (
+            scrubbing.copies_at(database, Location.parse(what)) if at else scrubbing.copies_of_dataset(database, what)
+        )
+        if not copies:
+            complain(f"no copy is known of {what}; `stager status` lists what is")
+            raise typer.Exit(Exit.USAGE)
+        checked = list(scrubbing.check(database, read, copies))
+    bad = [one for one in checked if one.trouble]
+    if as_json:
+        troubles = [{"location": f"{one.copy.host}:{one.copy.path}", "trouble": one.trouble} for one in bad]
+        print_json({"checked": len(checked), "bytes": sum(one.copy.size for one in checked), "troubles": troubles})
+    else:
+        if bad:
+            console().print(
+                drawing.table(["Copy", "Trouble"], [(f"{one.copy.host}:{one.copy.path}", one.trouble) for one in bad])
+            )
+        proven = len(checked) - len(bad)
+        say(
+            f"{proven} of {len(checked)} copies proven, {drawing.size(sum(one.copy.size for one in checked if not one.trouble))}"
+        )
+        if bad:
+            say("`stager retry MANIFEST` brings missing ones again; a corrupt one must be moved out of the way first")
+    raise typer.Exit(Exit.FAILED if bad else Exit.DONE)
+
+
+@registry_app.command("check")
+def registry_check(
+    dataset: Annotated[str | None, typer.Argument(help="A dataset; without it, all.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Completeness by visit, and images whose headers have something wrong.
+
+    Exit status: 0 when every visit is whole and every header good; 1 when not.
+    """
+    from dataclasses import asdict
+
+    from stager import drawing, registry
+
+    with opened(config) as (_, database):
+        visits = registry.completeness(database, dataset)
+        findings = registry.findings(database, dataset)
+    whole = all(visit.proven == visit.expected and not visit.bad for visit in visits)
+    if as_json:
+        print_json({"visits": [asdict(visit) for visit in visits], "findings": [asdict(one) for one in findings]})
+        raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
+    counts = ["Expected", "Proven", "Missing", "Held", "Excluded", "Registered", "Bad"]
+    rows = [
+        (v.dataset, v.host, v.visit, v.expected, v.proven, v.missing, v.held, v.excluded, v.registered, v.bad)
+        for v in visits
+    ]
+    out = console()
+    out.print(drawing.table(["Dataset", "Host", "Visit", *((name, "right") for name in counts)], rows))
+    for one in findings[:50]:
+        out.print(drawing.cell(f"{one.location}: {one.problem}"))
+    if len(findings) > 50:
+        say(f"and {len(findings) - 50} more; `--json` has them all")
+    raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
+
+
+@hosts_app.callback()
+def hosts(
+    context: typer.Context,
+    check: Annotated[bool, typer.Option("--check", help="Open each host: its root, its marker, its space.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """The hosts of the configuration.
+
+    Exit status: 0 when all that was asked for is well; 1 with `--check` when a host cannot be used; 2 for bad usage.
+    """
+    if context.invoked_subcommand:
+        return
+    from stager import drawing, showing
+
+    with opened(config) as (read, database):
+        found = showing.hosts(database, read, check=check)
+    if as_json:
+        print_json([host.as_dict() for host in found])
+    else:
+        columns: list[Any] = ["Host", "Kind", "Root", "State", ("Free", "right"), ("Total", "right")]
+        rows = [(h.name, h.kind, h.root, h.state, drawing.size(h.free), drawing.size(h.total)) for h in found]
+        out = console()
+        out.print(drawing.table(columns, rows))
+        for host in found:
+            if host.problem:
+                out.print(drawing.cell(f"{host.name}: {host.problem}"))
+    raise typer.Exit(Exit.FAILED if any(host.problem for host in found) else Exit.DONE)
+
+
+@hosts_app.command("pause")
+def hosts_pause(
+    host: Annotated[str, typer.Argument(help="A host's name.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for those who ask.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Begin nothing more from or to a host until it is resumed, whatever is restarted."""
+    from stager import intents
+
+    with opened(config) as (read, database):
+        _known_host(host, read)
+        intents.pause(database, host, reason)
+    say(f"{host} is paused: what is under way there ends, nothing more begins")
+
+
+@hosts_app.command("resume")
+def hosts_resume(host: Annotated[str, typer.Argument(help="A host's name.")], config: ConfigOption = None) -> None:
+    """Let a paused host work again."""
+    from stager import intents
+
+    with opened(config) as (read, database):
+        _known_host(host, read)
+        intents.resume(database, host)
+    say(f"{host} works again")
+
+
+def _known_host(host: str, read: Any) -> None:
+    if host not in read.hosts:
+        complain(f"there is no host {host}; the configuration has {', '.join(sorted(read.hosts)) or 'none'}")
+        raise typer.Exit(Exit.USAGE)
+
+
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Read every copy again too.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Check every invariant against the database and the hosts.
+
+    Exit status: 0 when all hold; 1 when one does not.
+    """
+    from dataclasses import asdict
+
+    from stager import doctor as checks
+    from stager import drawing
+
+    with opened(config) as (read, database):
+        found = list(checks.examine(database, read, deep=deep))
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        rows = [("ok" if one.sound else "BROKEN", one.invariant, one.detail) for one in found]
+        console().print(drawing.table(["", "Invariant", "Detail"], rows))
+    raise typer.Exit(Exit.DONE if all(one.sound for one in found) else Exit.FAILED)

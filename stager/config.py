@@ -1,0 +1,160 @@
+"""stager.toml: read, checked, all its problems at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
+
+from manifests.wording import problems_of
+from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_config, read_toml
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
+Mode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Part(BaseModel):
+    """A table of the configuration: frozen, and no key of it is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Stager(Part):
+    """What concerns the service as a whole."""
+
+    database: str = Field(
+        default=DEFAULT_DATABASE,
+        description='a database URL, such as "sqlite:///stager.db" or "postgresql+psycopg://user@host/name"',
+        pattern=r"^(sqlite:///.+|postgresql(\+psycopg)?://.+)$",
+    )
+    spool: str | None = Field(default="incoming", description="the folder whose manifests are submitted", min_length=1)
+    scratch: str = Field(
+        default="scratch", description="the folder where packed focal planes are unpacked", min_length=1
+    )
+    cameras: str = Field(default="cameras", description="a folder with cameras of your own", min_length=1)
+    serves: tuple[str, ...] | None = Field(
+        default=None, description="a list of the hosts that this worker reaches; left out: all", strict=False
+    )
+    lease_s: Seconds = Field(default=60.0, description="seconds that a claim lasts without being renewed")
+    walk_s: Seconds = Field(default=60.0, description="seconds between looks for what no event told of")
+    drain_s: Seconds = Field(
+        default=20.0, description="seconds that running work is given to end when the daemon stops"
+    )
+    tries: StrictInt = Field(
+        default=8, ge=1, le=1000, description="failed tries after which an item is held (1 to 1000)"
+    )
+
+
+class LocalHost(Part):
+    """Files of this machine."""
+
+    kind: Literal["local"] = Field(description='"local" or "store"')
+    root: str = Field(description='an absolute path, such as "/usr/data"', min_length=1)
+    links: StrictBool = Field(
+        default=False, description="true or false: whether links that stay inside the root are followed"
+    )
+    file_mode: Mode | None = Field(default=None, description='the mode of new files, such as "0644"')
+    folder_mode: Mode | None = Field(default=None, description='the mode of new folders, such as "0755"')
+
+
+class StoreHost(LocalHost):
+    """A mass store: a mounted one, for now."""
+
+    kind: Literal["store"] = Field(description='"local" or "store"')  # type: ignore[assignment]  # narrower on purpose
+    driver: Literal["directory"] = Field(description='"directory"')
+
+
+Host = Annotated[LocalHost | StoreHost, Field(discriminator="kind")]
+
+
+class Route(Part):
+    """Limits of one ordered pair of hosts."""
+
+    streams: StrictInt = Field(default=2, ge=1, le=32, description="transfers side by side (1 to 32)")
+
+
+class Queue(Part):
+    """Where triggers wait."""
+
+    kind: Literal["table"] = Field(description='"table"')
+    lease_s: Seconds = Field(default=3600.0, description="seconds after which a claimed trigger may be claimed again")
+
+
+class Config(Part):
+    """All of stager.toml. `path` is the file it was read from; relative folders are beside it."""
+
+    stager: Stager = Field(default_factory=Stager, description="a table [stager]")
+    hosts: dict[str, Host] = Field(default_factory=dict, description="tables [hosts.NAME]")
+    routes: dict[str, Route] = Field(default_factory=dict, description='tables [routes."SOURCE > DESTINATION"]')
+    queues: dict[str, Queue] = Field(default_factory=dict, description="tables [queues.NAME]")
+    path: Path = Field(default=Path("stager.toml"), exclude=True, strict=False)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        for kind, names in (("host", self.hosts), ("queue", self.queues)):
+            for name in names:
+                if not NAME.fullmatch(name):
+                    raise ValueError(f'a {kind} cannot be named "{name}"; use letters, digits and ._-')
+        for name in self.routes:
+            ends = [end.strip() for end in name.split(">")]
+            if len(ends) != 2 or not set(ends) <= set(self.hosts):
+                raise ValueError(f'the route "{name}" is not "SOURCE > DESTINATION" of two hosts above')
+        for name in self.stager.serves or ():
+            if name not in self.hosts:
+                raise ValueError(f'serves names "{name}", which is no host')
+        for name, host in self.hosts.items():
+            if not Path(host.root).is_absolute():
+                raise ValueError(f'hosts.{name}.root is "{host.root}"; expected an absolute path')
+        return self
+
+    @property
+    def database_url(self) -> str:
+        return database_url(self.path, {"stager": {"database": self.stager.database}})
+
+    @property
+    def host_kinds(self) -> dict[str, str]:
+        return {name: host.kind for name, host in self.hosts.items()}
+
+    @property
+    def camera_folders(self) -> tuple[Path, ...]:
+        return (self.path.parent / self.stager.cameras,)
+
+    @property
+    def spool(self) -> Path | None:
+        return self.path.parent / self.stager.spool if self.stager.spool else None
+
+    @property
+    def scratch(self) -> Path:
+        return self.path.parent / self.stager.scratch
+
+    def route(self, source: str, destination: str) -> Route:
+        """The limits of a route: what the configuration says, else the defaults."""
+        for name, route in self.routes.items():
+            if [end.strip() for end in name.split(">")] == [source, destination]:
+                return route
+        return Route()
+
+
+def read_config(given: str | None = None) -> Config:
+    """The configuration that `given`, the environment or the usual places name. Raises ConfigError."""
+    path = find_config(given)
+    return parse_config(read_toml(path), path)
+
+
+def parse_config(document: dict[str, Any], path: Path) -> Config:
+    """The configuration in a document; ConfigError has everything that is wrong with it."""
+    document = {key: value for key, value in document.items() if key != "path"}
+    try:
+        return Config.model_validate({**document, "path": path})
+    except ValidationError as error:
+        raise ConfigError(tuple(problems_of(error, Config)), str(path)) from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of stager.toml, for editors."""
+    found = Config.model_json_schema()
+    found["properties"].pop("path", None)
+    return found

@@ -1,0 +1,139 @@
+"""The invariants, each checked against the database and the hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from stager import items, scrubbing
+from stager.config import Config
+from stager.database import Database
+from stager.models import decode_path
+from stager.opening import Hosts
+from transfers.errors import TransferError
+from transfers.hosts import FileInfo
+
+MOST_NAMED = 5  # of what breaks an invariant, named in its detail
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One invariant: whether it holds, and what was looked at or found."""
+
+    invariant: str
+    sound: bool
+    detail: str
+
+
+def examine(database: Database, config: Config, *, deep: bool = False) -> Iterator[Examined]:
+    """Check every invariant; with `deep`, read every copy again."""
+    yield _integrity(database)
+    yield _counted(database)
+    for invariant, query in _QUERIES.items():
+        yield _none_of(database, invariant, query)
+    yield from _copies(database, config, deep)
+    yield _parts(database, config)
+
+
+def _integrity(database: Database) -> Examined:
+    if not database.is_sqlite:
+        return Examined("the database is sound", True, "PostgreSQL checks its own pages")
+    with database.read() as connection:
+        said = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    return Examined("the database is sound", said == ["ok"], "; ".join(map(str, said))[:300])
+
+
+def _counted(database: Database) -> Examined:
+    """That the counts which status draws are what a recount gives."""
+    counted = """SELECT manifest_id, CASE WHEN missing THEN 'missing' ELSE state END AS state, count(*), sum(files),
+        sum(COALESCE(bytes, 0)), sum(CASE WHEN bytes IS NULL THEN 1 ELSE 0 END) FROM items GROUP BY 1, 2"""
+    with database.read() as connection:
+        recount = {tuple(row[:2]): tuple(map(int, row[2:])) for row in connection.execute(sa.text(counted))}
+        query = sa.text("SELECT manifest_id, state, items, files, bytes, unknown FROM tallies WHERE items <> 0")
+        kept = {tuple(row[:2]): tuple(map(int, row[2:])) for row in connection.execute(query)}
+    wrong = [str(key) for key in {*recount, *kept} if recount.get(key) != kept.get(key)]
+    return Examined(
+        "counts equal a recount",
+        not wrong,
+        f"{len(kept)} counts" + (f", wrong: {wrong[:MOST_NAMED]}" if wrong else ""),
+    )
+
+
+_QUERIES = {
+    "every item that is done has its copy": """
+        SELECT m.name, i.source FROM items i JOIN manifests m ON m.id = i.manifest_id
+        WHERE i.state = 'done' AND m.intent <> 'superseded' AND NOT EXISTS (
+            SELECT 1 FROM copies c WHERE c.piece_of = i.id OR (c.host = m.destination_host AND c.path = i.destination))""",
+    "only running items have a lease": """
+        SELECT worker, source FROM items
+        WHERE (state = 'running') <> (worker IS NOT NULL AND claimed_until IS NOT NULL)""",
+    "every trigger's group is whole": """
+        SELECT t.dataset, t.group_label FROM triggers t JOIN manifests m ON m.id = t.manifest_id
+        WHERE m.intent <> 'superseded' AND EXISTS (
+            SELECT 1 FROM items i WHERE i.group_id = t.group_id AND i.state NOT IN ('done', 'excluded'))""",
+    "every whole group has its trigger": """
+        SELECT m.name, g.label FROM groups g JOIN manifests m ON m.id = g.manifest_id
+        WHERE m.intent = 'active' AND EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done')
+          AND NOT EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state NOT IN ('done', 'excluded'))
+          AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.group_id = g.id)""",
+}
+
+
+def _none_of(database: Database, invariant: str, query: str) -> Examined:
+    """An invariant that holds while a query gives no row of two columns."""
+    with database.read() as connection:
+        rows = connection.execute(sa.text(query)).all()
+    named = ", ".join(f"{row[0]}: {row[1]}" for row in rows[:MOST_NAMED])
+    return Examined(invariant, not rows, f"{len(rows)} break it: {named}" if rows else "")
+
+
+def _copies(database: Database, config: Config, deep: bool) -> Iterator[Examined]:
+    """That every copy is at its place, with its size; with `deep`, with its digest."""
+    query = sa.text("SELECT id, host, path, size, digest FROM copies ORDER BY host, path")
+    with database.read() as connection:
+        known = [
+            scrubbing.Known(row[0], row[1], decode_path(row[2]), row[3], row[4]) for row in connection.execute(query)
+        ]
+    for host in dict.fromkeys(copy.host for copy in known):
+        mine = [copy for copy in known if copy.host == host]
+        if deep:
+            bad = [one.copy.path for one in scrubbing.check(database, config, mine) if one.trouble]
+            invariant = f"every copy at {host} is as it was proven"
+        else:
+            bad = _not_there(database, config, host, mine)
+            invariant = f"every copy at {host} is there, with its size"
+        detail = f"{len(mine)} copies" + (f", {len(bad)} are not: {', '.join(bad[:MOST_NAMED])}" if bad else "")
+        yield Examined(invariant, not bad, detail)
+
+
+def _not_there(database: Database, config: Config, name: str, copies: list[scrubbing.Known]) -> list[str]:
+    try:
+        found = list(Hosts(database, config)[name].find([copy.path for copy in copies]))
+    except (TransferError, KeyError) as error:
+        return [str(error)]
+    return [
+        copy.path
+        for copy, info in zip(copies, found, strict=True)
+        if not isinstance(info, FileInfo) or info.size != copy.size
+    ]
+
+
+def _parts(database: Database, config: Config) -> Examined:
+    """That no part file is left of a lease that is dead."""
+    left: list[str] = []
+    for name in config.hosts:
+        dead: list[tuple[int, int]] = []
+
+        def note(item: int, epoch: int, dead: list[tuple[int, int]] = dead) -> bool:
+            if not items.alive(database, [(item, epoch)]):
+                dead.append((item, epoch))
+            return False  # looked at, not removed
+
+        try:
+            Hosts(database, config)[name].sweep("", note)
+        except TransferError as error:
+            left.append(str(error))
+        left += [f"{name}: part of item {item}, epoch {epoch}" for item, epoch in dead]
+    return Examined("no part file is left of a dead lease", not left, ", ".join(left[:MOST_NAMED]))

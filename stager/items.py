@@ -1,0 +1,334 @@
+"""Claim, renew, finish, postpone, hold, release: the only writer of items once they are planned.
+
+A claim is a lease: a worker, an epoch, an end. Every write by its holder is conditional on the epoch and on
+the state `running`; where it changes no row the lease was lost, and what the holder knows no longer counts:
+the epoch fences it. Each function is one short transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from stager import triggers
+from stager.database import Database, again
+from stager.models import Attempt, Copy, Image, Item, ItemState
+from stager.retrying import Decision
+from transfers.errors import TransferError
+from transfers.hosts import Receipt
+
+items = Item.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
+copies = Copy.__table__  # type: ignore[attr-defined]
+attempts = Attempt.__table__  # type: ignore[attr-defined]
+images = Image.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A manifest that has something to do now."""
+
+    manifest_id: int
+    kind: str
+    source_host: str
+    destination_host: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An item on lease to this worker."""
+
+    id: int
+    manifest_id: int
+    epoch: int
+    source: str
+    destination: str | None
+    size: int | None
+    mtime_ns: int | None
+    digest: str | None
+    files: int
+    ids: str | None
+    group_id: int | None
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What carrying out an item came to: receipts and images when it is proven, else an error and a decision."""
+
+    item: Claimed
+    seconds: float
+    receipts: Sequence[Receipt] = ()
+    images: Sequence[dict[str, Any]] = ()
+    error: TransferError | None = None
+    decision: Decision | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What `finish` could write: how many items are done, which leases were lost, which triggers were made."""
+
+    done: int = 0
+    lost: list[int] = field(default_factory=list)
+    triggers: list[str] = field(default_factory=list)
+
+
+def claimable(database: Database, serves: Collection[str] | None = None) -> list[Work]:
+    """The manifests that have items to be done now, the most urgent first, paused hosts left out."""
+    query = sa.text(f"""
+        SELECT m.id, m.kind, m.source_host, m.destination_host, m.priority FROM manifests m
+        WHERE m.intent = 'active'
+          AND EXISTS (SELECT 1 FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
+                      AND NOT i.missing AND i.not_before <= {database.now})
+          AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))
+        ORDER BY m.priority DESC, m.id""")
+    with database.read() as connection:
+        found = [Work(*row) for row in connection.execute(query)]
+    return [work for work in found if serves is None or {work.source_host, work.destination_host} <= set(serves)]
+
+
+@again
+def claim(
+    database: Database, manifest_id: int, worker: str, *, most: int, most_bytes: int, lease_s: float
+) -> list[Claimed]:
+    """Lease up to `most` waiting items (at least one, then up to `most_bytes`) of a manifest to a worker."""
+    with database.write() as connection:
+        chosen = _choose(database, connection, manifest_id, most, most_bytes)
+        if not chosen:
+            return []
+        statement = (
+            sa.update(items)
+            .where(items.c.id.in_(chosen), items.c.state == ItemState.WAITING)
+            .values(
+                state=ItemState.RUNNING,
+                epoch=items.c.epoch + 1,
+                worker=worker,
+                claimed_until=sa.text(f"{database.now} + {float(lease_s)}"),
+                progressed_at=sa.text(database.now),
+            )
+            .returning(*(items.c[name] for name in Claimed.__dataclass_fields__))
+        )
+        rows = [Claimed(*row) for row in connection.execute(statement)]
+        return sorted(rows, key=lambda row: row.id)
+
+
+def _choose(database: Database, connection: Connection, manifest_id: int, most: int, most_bytes: int) -> list[int]:
+    skip = "" if database.is_sqlite else "FOR UPDATE SKIP LOCKED"
+    query = sa.text(f"""
+        SELECT id, COALESCE(bytes, size, 0) FROM items
+        WHERE manifest_id = :manifest AND state = 'waiting' AND NOT missing AND not_before <= {database.now}
+        ORDER BY not_before, id LIMIT :most {skip}""")
+    chosen: list[int] = []
+    total = 0
+    for item_id, size in connection.execute(query, {"manifest": manifest_id, "most": most}):
+        total += size
+        if chosen and total > most_bytes:
+            break
+        chosen.append(item_id)
+    return chosen
+
+
+@again
+def renew(database: Database, worker: str, lease_s: float) -> int:
+    """Prolong all leases of a worker, and say that it lives; returns how many items it holds."""
+    with database.write() as connection:
+        until = sa.text(f"{database.now} + {float(lease_s)}")
+        statement = (
+            sa.update(items)
+            .where(items.c.state == ItemState.RUNNING, items.c.worker == worker)
+            .values(claimed_until=until)
+        )
+        held = connection.execute(statement).rowcount
+        connection.execute(
+            sa.text(f"UPDATE workers SET seen_at = {database.now} WHERE name = :worker"), {"worker": worker}
+        )
+        return held
+
+
+@again
+def finish(database: Database, worker: str, finished: Sequence[Finished]) -> Written:
+    """Write what became of items of ONE manifest: copies, images, attempts, states, and the triggers of groups
+    that became whole by it, in one transaction."""
+    written = Written()
+    with database.write() as connection:
+        groups = sorted({one.item.group_id for one in finished if one.item.group_id is not None})
+        triggers.lock_groups(connection, groups)
+        for one in finished:
+            done = one.error is None
+            changed = _finish_done(database, connection, one) if done else _finish_failed(database, connection, one)
+            if not changed:
+                written.lost.append(one.item.id)
+            elif done:
+                written.done += 1
+            if not (one.decision and one.decision.released):
+                _add_attempt(database, connection, worker, one, lost=not changed)
+        proven = [one for one in finished if one.error is None and one.item.id not in written.lost]
+        destination = _destination_host(connection, finished[0].item.manifest_id) if proven else ""
+        for one in proven:
+            _add_copies(database, connection, one, destination)
+            _add_images(database, connection, one)
+        whole = sorted({one.item.group_id for one in proven if one.item.group_id is not None})
+        written.triggers = triggers.write_whole(database, connection, whole)
+    return written
+
+
+def _held_lease(one: Claimed) -> Any:
+    return sa.and_(items.c.id == one.id, items.c.state == ItemState.RUNNING, items.c.epoch == one.epoch)
+
+
+def _finish_done(database: Database, connection: Connection, one: Finished) -> bool:
+    statement = (
+        sa.update(items)
+        .where(_held_lease(one.item))
+        .values(
+            state=ItemState.DONE,
+            bytes=sum(receipt.size for receipt in one.receipts),
+            reason=None,
+            kind=None,
+            tries=0,
+            worker=None,
+            claimed_until=None,
+            progressed_at=sa.text(database.now),
+        )
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def _finish_failed(database: Database, connection: Connection, one: Finished) -> bool:
+    assert one.decision is not None
+    assert one.error is not None
+    decision = one.decision
+    values: dict[str, Any] = {
+        "state": decision.state,
+        "missing": decision.missing,
+        "reason": None if decision.released else str(one.error)[:2000],
+        "kind": None if decision.released else one.error.kind,
+        "tries": one.item.tries + (1 if decision.counts else 0),
+        "worker": None,
+        "claimed_until": None,
+        "not_before": sa.text(f"{database.now} + {float(decision.delay_s)}"),
+    }
+    if decision.size is not None:
+        values |= {"size": decision.size, "mtime_ns": decision.mtime_ns}
+    return connection.execute(sa.update(items).where(_held_lease(one.item)).values(**values)).rowcount == 1
+
+
+def _add_attempt(database: Database, connection: Connection, worker: str, one: Finished, *, lost: bool) -> None:
+    facts: dict[str, Any] = {}
+    if one.error is not None:
+        error = one.error
+        facts = {"kind": error.kind, "side": error.side, "phase": error.phase, "host": error.host}
+        facts |= {"path": error.path, "errno": error.errno, "text": str(error)[:2000]}
+    outcome = "lost" if lost else "failed" if one.error else "done"
+    connection.execute(
+        sa.insert(attempts).values(
+            item_id=one.item.id,
+            manifest_id=one.item.manifest_id,
+            epoch=one.item.epoch,
+            worker=worker,
+            ended_at=sa.text(database.now),
+            seconds=one.seconds,
+            outcome=outcome,
+            bytes=sum(receipt.size for receipt in one.receipts),
+            **facts,
+        )
+    )
+
+
+def _destination_host(connection: Connection, manifest_id: int) -> str:
+    query = sa.text("SELECT destination_host FROM manifests WHERE id = :id")
+    return str(connection.execute(query, {"id": manifest_id}).scalar_one())
+
+
+def _add_copies(database: Database, connection: Connection, one: Finished, host: str) -> None:
+    chopped = any(receipt.path != one.item.destination for receipt in one.receipts)
+    piece_of = one.item.id if chopped else None
+    rows = [
+        {
+            "host": host,
+            "path": receipt.path,
+            "size": receipt.size,
+            "digest": receipt.digest,
+            "mtime_ns": receipt.mtime_ns,
+            "proof": receipt.proof,
+            "piece_of": piece_of,
+        }
+        for receipt in one.receipts
+    ]
+    update = "size = excluded.size, digest = excluded.digest, mtime_ns = excluded.mtime_ns, proof = excluded.proof, "
+    update += "proven_at = excluded.proven_at, trouble = NULL, piece_of = COALESCE(excluded.piece_of, copies.piece_of)"
+    statement = sa.text(f"""
+        INSERT INTO copies (host, path, size, digest, mtime_ns, proof, proven_at, piece_of)
+        VALUES (:host, :path, :size, :digest, :mtime_ns, :proof, {database.now}, :piece_of)
+        ON CONFLICT (host, path) DO UPDATE SET {update}""").bindparams(sa.bindparam("path", type_=copies.c.path.type))
+    connection.execute(statement, rows)
+
+
+def _add_images(database: Database, connection: Connection, one: Finished) -> None:
+    if not one.images:
+        return
+    statement = sa.text(f"""
+        INSERT INTO images (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
+        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem, {database.now})
+        ON CONFLICT (host, path) DO UPDATE SET
+            dataset = excluded.dataset, camera = excluded.camera, layout = excluded.layout, visit = excluded.visit,
+            ids = excluded.ids, mjd = excluded.mjd, scale = excluded.scale, exptime = excluded.exptime,
+            problem = excluded.problem, registered_at = excluded.registered_at""").bindparams(
+        sa.bindparam("path", type_=images.c.path.type)
+    )
+    connection.execute(statement, list(one.images))
+
+
+@again
+def take_back(database: Database, *, dead: Collection[str] = ()) -> int:
+    """Make items whose lease ran out, or whose worker is known to be dead, waiting again; returns how many.
+
+    The try that was lost is kept as an attempt; it does not count against the item.
+    """
+    expired = f"state = 'running' AND (claimed_until < {database.now} OR worker IN :dead)"
+    named: Any = sa.bindparam("dead", list(dead) or [""], expanding=True)
+    with database.write() as connection:
+        connection.execute(
+            sa.text(f"""
+            INSERT INTO attempts (item_id, manifest_id, epoch, worker, ended_at, outcome, bytes, kind, side, text)
+            SELECT id, manifest_id, epoch, worker, {database.now}, 'lost', 0, 'transient', 'local',
+                   'the worker that held the lease is gone' FROM items WHERE {expired}""").bindparams(named)
+        )
+        statement = sa.text(f"""
+            UPDATE items SET state = 'waiting', worker = NULL, claimed_until = NULL, not_before = {database.now}
+            WHERE {expired}""").bindparams(named)
+        return connection.execute(statement).rowcount
+
+
+def next_due_s(database: Database, only: Collection[int] | None = None) -> float | None:
+    """Seconds until the next waiting item of an active manifest is due (0 when one is), None when none will be."""
+    query = sa.text(f"""
+        SELECT m.id, (SELECT min(i.not_before) FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
+                      AND NOT i.missing) - {database.now}
+        FROM manifests m WHERE m.intent = 'active'
+          AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))""")
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    due = [max(0.0, float(row[1])) for row in rows if row[1] is not None and (only is None or row[0] in only)]
+    return min(due, default=None)
+
+
+def document(database: Database, manifest_id: int) -> str:
+    """The canonical document of a manifest's revision."""
+    with database.read() as connection:
+        query = sa.text("SELECT document FROM manifests WHERE id = :id")
+        return str(connection.execute(query, {"id": manifest_id}).scalar_one())
+
+
+def alive(database: Database, pairs: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Which of these (item, epoch) are leases still held: their part files are not for sweeping."""
+    with database.read() as connection:
+        query = sa.select(items.c.id, items.c.epoch).where(
+            items.c.state == ItemState.RUNNING, items.c.id.in_({item for item, _ in pairs})
+        )
+        held = {(row[0], row[1]) for row in connection.execute(query)}
+    return held & set(pairs)

@@ -1,0 +1,41 @@
+"""The daemon's log: one line an event on standard error, where the journal or a file takes it.
+
+JSON with STAGER_LOG=json, or when the journal reads it; else `key=value`. Text from outside is escaped in both.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import structlog
+
+
+def log_to_stderr() -> None:
+    """Set the daemon's log up."""
+    shape = os.environ.get("STAGER_LOG", "plain")
+    renderer = (
+        structlog.processors.JSONRenderer(ensure_ascii=True)
+        if shape == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escaped,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _escaped(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """No name of a file may write a second line into the log, nor a byte that the log cannot hold."""
+    return {
+        key: "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+        if isinstance(value, str) and key != "traceback"
+        else value
+        for key, value in event.items()
+    }

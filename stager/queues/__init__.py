@@ -1,0 +1,1 @@
+"""Where triggers wait for a pipeline: one file for each kind of queue."""

@@ -1,0 +1,51 @@
+"""From an error to a decision. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stager.models import ItemState
+from transfers.errors import TransferError
+
+FIRST_DELAY_S = 1.0
+MOST_DELAY_S = 3600.0
+MOST_TRIES = 8
+WAIT_S = {"host down": 30.0, "no space": 30.0, "congested": 5.0}  # these wait, and use up no try
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of an item after a failed attempt."""
+
+    state: ItemState
+    delay_s: float = 0.0
+    counts: bool = True  # whether the attempt uses up a try
+    missing: bool = False
+    released: bool = False  # nothing failed: the work was given back, as when the daemon stops
+    size: int | None = None  # what the source holds now, where it changed
+    mtime_ns: int | None = None
+
+
+def decide(error: TransferError, tries: int, *, pinned: bool = False, most: int = MOST_TRIES) -> Decision:
+    """What to do next about an item that failed with `error` after `tries` failed tries before it.
+
+    `pinned`: a list says which bytes the source must hold, so that a changed source is no new expectation.
+    What time may mend waits, ever longer; what it cannot is held for a person, at once.
+    """
+    if error.phase == "stopped":
+        return Decision(ItemState.WAITING, counts=False, released=True)
+    if error.kind in WAIT_S:
+        return Decision(ItemState.WAITING, WAIT_S[error.kind], counts=False)
+    if error.kind == "source missing":
+        return Decision(ItemState.WAITING, 0.0, counts=False, missing=True)
+    if error.kind in ("transient", "corrupted on the way", "source changed"):
+        if tries + 1 >= most:
+            return Decision(ItemState.HELD)
+        delay = min(MOST_DELAY_S, FIRST_DELAY_S * 2.0**tries)
+        size, mtime_ns = _news(error) if error.kind == "source changed" and not pinned else (None, None)
+        return Decision(ItemState.WAITING, delay, size=size, mtime_ns=mtime_ns)
+    return Decision(ItemState.HELD)
+
+
+def _news(error: TransferError) -> tuple[int | None, int | None]:
+    return error.facts.get("size"), error.facts.get("mtime_ns")

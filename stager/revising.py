@@ -1,0 +1,209 @@
+"""Revisions of a manifest: begun, compared with the one before, made the newest, or dropped.
+
+What the revision before had proven, and what did not change, is carried over and not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from manifests.manifest import Manifest
+from stager import triggers
+from stager.database import Database, again
+from stager.models import Intent
+
+# An item of the new revision (n) is the same work as one of the old (o).
+_SAME = """o.source = n.source AND o.files = n.files AND o.size = n.size AND o.mtime_ns = n.mtime_ns
+       AND COALESCE(o.digest, '') = COALESCE(n.digest, '')"""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision of a manifest that was planned."""
+
+    id: int
+    revision: int
+    digest: str
+    intent: str
+    document: str
+
+
+def latest(database: Database, name: str) -> Revision | None:
+    """The newest planned revision of that name; None for a name never submitted."""
+    query = sa.text("""
+        SELECT id, revision, digest, intent, document FROM manifests
+        WHERE name = :name AND intent <> 'planning' ORDER BY revision DESC LIMIT 1""")
+    with database.read() as connection:
+        row = connection.execute(query, {"name": name}).first()
+    return Revision(*row) if row else None
+
+
+def other_trigger(database: Database, manifest: Manifest) -> str | None:
+    """The name of another manifest that triggers the same queue for the same dataset, None where there is none."""
+    query = sa.text("""
+        SELECT name, document FROM manifests
+        WHERE dataset = :dataset AND name <> :name AND intent IN ('active', 'held')""")
+    with database.read() as connection:
+        rows = connection.execute(query, {"dataset": manifest.dataset, "name": manifest.name}).all()
+    for name, document in rows:
+        trigger = json.loads(document).get("trigger")
+        if manifest.trigger and trigger and trigger["queue"] == manifest.trigger.queue:
+            return str(name)
+    return None
+
+
+@again
+def begin(database: Database, manifest: Manifest) -> tuple[int, int]:
+    """A new revision in planning; one of that name left over from a crash is swept away. (revision, id)"""
+    with database.write() as connection:
+        left = sa.text("SELECT id FROM manifests WHERE name = :name AND intent = 'planning'")
+        for (old,) in connection.execute(left, {"name": manifest.name}).all():
+            _delete(connection, old)
+        top = sa.text("SELECT COALESCE(max(revision), 0) + 1 FROM manifests WHERE name = :name")
+        revision = int(connection.execute(top, {"name": manifest.name}).scalar_one())
+        insert = sa.text(f"""
+            INSERT INTO manifests (name, revision, kind, dataset, lead, source, destination, source_host,
+                destination_host, document, digest, intent, priority, submitted_at)
+            VALUES (:name, :revision, :kind, :dataset, :lead, :source, :destination, :source_host,
+                :destination_host, :document, :digest, '{Intent.PLANNING}', :priority, {database.now})
+            RETURNING id""")
+        values = {
+            "name": manifest.name,
+            "revision": revision,
+            "kind": str(manifest.kind),
+            "dataset": manifest.dataset,
+            "lead": manifest.lead,
+            "source": str(manifest.source),
+            "destination": str(manifest.destination),
+            "source_host": manifest.source.host,
+            "destination_host": manifest.destination.host,
+            "document": manifest.canonical(),
+            "digest": manifest.digest(),
+            "priority": manifest.priority,
+        }
+        return revision, int(connection.execute(insert, values).scalar_one())
+
+
+@again
+def drop(database: Database, manifest_id: int) -> None:
+    """Forget a revision in planning."""
+    with database.write() as connection:
+        _delete(connection, manifest_id)
+
+
+def _delete(connection: Connection, manifest_id: int) -> None:
+    for statement in (
+        "DELETE FROM items WHERE manifest_id = :id",
+        "DELETE FROM groups WHERE manifest_id = :id",
+        "DELETE FROM tallies WHERE manifest_id = :id",
+        "DELETE FROM manifests WHERE id = :id AND intent = 'planning'",
+    ):
+        connection.execute(sa.text(statement), {"id": manifest_id})
+
+
+def differs(database: Database, new: int, old: int) -> bool:
+    """Whether the new plan has anything that the old does not: a file more, or one that changed since it was
+    proven. Files that are gone from the source are no difference: what is proven stays proven."""
+    query = sa.text(f"""
+        SELECT EXISTS (SELECT 1 FROM items n WHERE n.manifest_id = :new AND NOT n.missing
+          AND NOT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND (
+                (o.destination = n.destination AND (o.state <> 'done' OR ({_SAME})))
+                OR (n.destination IS NULL AND o.source = n.source AND o.size = n.size AND o.mtime_ns = n.mtime_ns)
+                OR (o.missing AND o.ids = n.ids))))""")
+    with database.read() as connection:
+        return bool(connection.execute(query, {"new": new, "old": old}).scalar())
+
+
+@again
+def activate(database: Database, manifest: Manifest, manifest_id: int, note: str) -> int:
+    """Make a planned revision the one that is carried out; returns how many items were carried over as proven."""
+    with database.write() as connection:
+        row = connection.execute(
+            sa.text("""SELECT id, document FROM manifests WHERE name = :name AND id <> :id AND intent <> 'planning'
+                       ORDER BY revision DESC LIMIT 1"""),
+            {"name": manifest.name, "id": manifest_id},
+        ).first()
+        carried = 0
+        if row is not None and _same_work(manifest, Manifest.from_canonical(row.document)):
+            carried = _carry(connection, manifest_id, row.id)
+        connection.execute(
+            sa.text("UPDATE manifests SET intent = 'superseded' WHERE name = :name AND id <> :id"),
+            {"name": manifest.name, "id": manifest_id},
+        )
+        connection.execute(
+            sa.text(
+                f"UPDATE manifests SET intent = 'active', note = :note, planned_at = {database.now} WHERE id = :id"
+            ),
+            {"note": note or None, "id": manifest_id},
+        )
+        groups = _groups_to_check(connection, manifest_id, row.id if row else None)
+        triggers.write_whole(database, connection, groups)
+    return carried
+
+
+def _same_work(new: Manifest, old: Manifest) -> bool:
+    """Whether what the old revision proved holds for the new one: same hosts, same way of making the files."""
+    ends = new.source.host == old.source.host and new.destination.host == old.destination.host
+    made = (new.kind, new.camera, new.chop, new.ids, new.proof) == (
+        old.kind,
+        old.camera,
+        old.chop,
+        old.ids,
+        old.proof,
+    )
+    return ends and made
+
+
+def _carry(connection: Connection, new: int, old: int) -> int:
+    values = {"new": new, "old": old}
+    carried = connection.execute(
+        sa.text(f"""
+        UPDATE items SET state = 'done', reason = NULL,
+               carried_from = (SELECT o.id FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination),
+               bytes = (SELECT o.bytes FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination)
+        WHERE manifest_id = :new AND state = 'waiting' AND NOT missing AND EXISTS (
+            SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination
+            AND o.state = 'done' AND {_SAME.replace("n.", "items.")})"""),
+        values,
+    ).rowcount
+    connection.execute(
+        sa.text("""
+        UPDATE copies SET piece_of = (SELECT n.id FROM items n WHERE n.carried_from = copies.piece_of AND n.manifest_id = :new)
+        WHERE piece_of IN (SELECT n.carried_from FROM items n WHERE n.manifest_id = :new AND n.carried_from IS NOT NULL)"""),
+        {"new": new},
+    )
+    return carried
+
+
+def _groups_to_check(connection: Connection, new: int, old: int | None) -> list[int]:
+    """The groups that may be whole already and whose trigger was not given before.
+
+    A group that is in every item the one that the revision before triggered gives no second trigger: the one
+    it gave becomes the new group's.
+    """
+    values = {"new": new, "old": old or 0}
+    unchanged: dict[int, int] = dict(
+        row._tuple()
+        for row in connection.execute(
+            sa.text("""
+        SELECT g.id, p.id FROM groups g JOIN groups p ON p.manifest_id = :old AND p.label = g.label
+        WHERE g.manifest_id = :new
+          AND EXISTS (SELECT 1 FROM triggers t WHERE t.group_id = p.id)
+          AND NOT EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done' AND i.carried_from IS NULL)
+          AND (SELECT count(*) FROM items i WHERE i.group_id = g.id AND i.state = 'done')
+            = (SELECT count(*) FROM items i WHERE i.group_id = p.id AND i.state = 'done')
+          AND (SELECT count(*) FROM items i WHERE i.group_id = g.id) = (SELECT count(*) FROM items i WHERE i.group_id = p.id)"""),
+            values,
+        )
+    )
+    for group, before in unchanged.items():
+        moved = sa.text("UPDATE triggers SET group_id = :group WHERE group_id = :before")
+        connection.execute(moved, {"group": group, "before": before})
+    query = sa.text("""
+        SELECT g.id FROM groups g WHERE g.manifest_id = :new
+          AND EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done')""")
+    return [row[0] for row in connection.execute(query, values) if row[0] not in unchanged]

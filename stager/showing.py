@@ -1,0 +1,167 @@
+"""A manifest's items and attempts, and the hosts, as plain data for `stager show` and `stager hosts`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from stager.config import Config
+from stager.database import Database
+from stager.intents import UnknownName
+from stager.models import decode_path
+from stager.opening import Hosts
+from transfers.errors import TransferError
+
+
+@dataclass(frozen=True, slots=True)
+class ShownItem:
+    """An item: where from, where to, how it stands and why. Times are Unix seconds."""
+
+    id: int
+    state: str
+    source: str
+    destination: str | None
+    size: int | None
+    files: int
+    reason: str | None
+    tries: int
+    not_before: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """One try at an item: its outcome, and the facts of the error where there was one."""
+
+    item: int
+    source: str
+    epoch: int
+    ended: str
+    outcome: str
+    seconds: float | None
+    bytes: int
+    kind: str | None
+    side: str | None
+    phase: str | None
+    errno: int | None
+    text: str | None
+
+
+@dataclass(slots=True)
+class Shown:
+    """A manifest's newest revision with some of its items; `more` were left out."""
+
+    heading: str
+    manifest: dict[str, Any]
+    items: list[ShownItem]
+    more: int
+    attempts: list[ShownAttempt] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "manifest": self.manifest,
+            "items": [asdict(item) for item in self.items],
+            "more": self.more,
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+        }
+
+
+def show(database: Database, name: str, state: str | None, most: int, with_attempts: bool) -> Shown:
+    """Items of a manifest's newest revision, those in trouble first; raises UnknownName."""
+    with database.read() as connection:
+        query = sa.text("""
+            SELECT id, name, revision, kind, dataset, lead, source, destination, intent, note FROM manifests
+            WHERE name = :name AND intent <> 'planning' ORDER BY revision DESC LIMIT 1""")
+        row = connection.execute(query, {"name": name}).first()
+        if row is None:
+            raise UnknownName(f"there is no manifest {name}; `stager status` lists them")
+        items, more = _items(connection, row.id, state, most)
+        heading = f"{row.name} revision {row.revision} ({row.kind}, {row.intent}): {row.source} > {row.destination}"
+        attempts = _attempts(connection, items) if with_attempts else []
+    manifest = dict(row._mapping)
+    return Shown(heading + (f"; {row.note}" if row.note else ""), manifest, items, more, attempts)
+
+
+def _items(connection: Connection, manifest: int, state: str | None, most: int) -> tuple[list[ShownItem], int]:
+    shown = "CASE WHEN missing THEN 'missing' ELSE state END"
+    where = f"manifest_id = :manifest AND (:every OR {shown} = :state)"
+    values = {"manifest": manifest, "every": state is None, "state": state or "", "most": most}
+    query = sa.text(f"""
+        SELECT id, {shown} AS shown, source, destination, size, files, reason, tries, not_before FROM items WHERE {where}
+        ORDER BY CASE state WHEN 'held' THEN 0 WHEN 'running' THEN 1 WHEN 'waiting' THEN 2 WHEN 'excluded' THEN 3 ELSE 4 END, id
+        LIMIT :most""")
+    items = [
+        ShownItem(row[0], row[1], decode_path(row[2]), row[3] and decode_path(row[3]), *row[4:])
+        for row in connection.execute(query, values)
+    ]
+    total = connection.execute(sa.text(f"SELECT count(*) FROM items WHERE {where}"), values).scalar_one()
+    return items, int(total) - len(items)
+
+
+def _attempts(connection: Connection, items: list[ShownItem]) -> list[ShownAttempt]:
+    sources = {item.id: item.source for item in items}
+    query = sa.text("""
+        SELECT item_id, epoch, ended_at, outcome, seconds, bytes, kind, side, phase, errno, text FROM attempts
+        WHERE item_id IN :items ORDER BY id""").bindparams(sa.bindparam("items", list(sources) or [0], expanding=True))
+    return [
+        ShownAttempt(
+            row.item_id,
+            sources[row.item_id],
+            row.epoch,
+            datetime.fromtimestamp(row.ended_at, UTC).isoformat(timespec="seconds"),
+            row.outcome,
+            row.seconds,
+            row.bytes,
+            row.kind,
+            row.side,
+            row.phase,
+            row.errno,
+            row.text,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHost:
+    """A host: `state` is paused, unused, in use, or with a check reachable or down. Space in bytes."""
+
+    name: str
+    kind: str
+    root: str
+    state: str
+    reason: str | None = None
+    problem: str | None = None
+    free: int | None = None
+    total: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def hosts(database: Database, config: Config, *, check: bool) -> list[ShownHost]:
+    """The hosts of the configuration; with `check`, each is opened and asked for its space."""
+    with database.read() as connection:
+        query = sa.text("SELECT name, paused, reason, marker FROM hosts")
+        known = {row.name: row for row in connection.execute(query)}
+    opened = Hosts(database, config)
+    return [
+        _host(opened, name, described.kind, described.root, known.get(name), check)
+        for name, described in config.hosts.items()
+    ]
+
+
+def _host(opened: Hosts, name: str, kind: str, root: str, known: Any, check: bool) -> ShownHost:
+    paused = bool(known and known.paused)
+    reason = known.reason if known else None
+    if not check:
+        state = "paused" if paused else "in use" if known and known.marker else "unused"
+        return ShownHost(name, kind, root, state, reason)
+    try:
+        space = opened[name].space()
+    except TransferError as error:
+        return ShownHost(name, kind, root, "down", reason, str(error))
+    return ShownHost(name, kind, root, "paused" if paused else "reachable", reason, None, space.free, space.total)

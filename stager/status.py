@@ -1,0 +1,195 @@
+"""How everything stands: plain data, which the terminal, JSON and the page all draw.
+
+Standard library only, straight on the database's own driver: `stager status` must answer at once, whatever
+the number of items. All counts come from `tallies`, which the database itself keeps.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RATE_WINDOW_S = 60.0  # what was proven in this time makes the rate
+STATES = ("done", "running", "waiting", "held", "missing", "excluded")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One manifest's newest revision: what of it is at its place. Files and bytes are those at the destination;
+    what the accept list excludes is in no total. `percent_of` says of what `percent` is."""
+
+    dataset: str
+    manifest: str
+    revision: int
+    kind: str
+    source: str
+    destination: str
+    lead: str
+    state: str
+    files: dict[str, int]
+    bytes: dict[str, int | None]
+    percent: float
+    percent_of: str
+    rate_bytes_per_s: float | None
+    eta_s: float | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How everything stands at one moment; `refused` are manifests in the spool that could not be submitted."""
+
+    at: str
+    datasets: list[Row]
+    refused: list[dict[str, str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Any]:
+    """A connection of the database's own driver for one look; None where there is no database yet."""
+    if url.startswith("sqlite"):
+        file = Path(url.removeprefix("sqlite:///"))
+        if not file.is_file():
+            yield None
+            return
+        connection: Any = sqlite3.connect(file, timeout=30, isolation_level=None)
+    else:
+        import psycopg
+
+        connection = psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://", 1), connect_timeout=10)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
+    """All datasets, or the one named (by its name or a manifest's), as the database says now."""
+    on_sqlite = isinstance(connection, sqlite3.Connection)
+    cursor = connection.cursor()
+    if connection is None or not _has_tables(cursor, on_sqlite):
+        return Snapshot(_iso(datetime.now(UTC).timestamp()), [], [])
+    cursor.execute("BEGIN")
+    now = float(_all(cursor, _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL)[0][0])
+    tallies: dict[int, dict[str, tuple[int, int, int]]] = {}
+    for manifest, state, files, size, unknown in _all(
+        cursor, "SELECT manifest_id, state, files, bytes, unknown FROM tallies"
+    ):
+        tallies.setdefault(manifest, {})[state] = (int(files), int(size), int(unknown))
+    paused = {row[0] for row in _all(cursor, "SELECT name FROM hosts WHERE paused")}
+    rows = [
+        _row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, now)
+        for found in _all(cursor, _MANIFESTS)
+        if dataset is None or dataset in (found[1], found[2])
+    ]
+    refused = [
+        {"file": file, "problem": problem}
+        for file, problem in _all(cursor, "SELECT path, problem FROM spooled WHERE problem IS NOT NULL ORDER BY path")
+    ]
+    cursor.execute("ROLLBACK")
+    return Snapshot(_iso(now), rows, refused)
+
+
+_NOW_SQLITE = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+_NOW_POSTGRESQL = "SELECT extract(epoch from clock_timestamp())::float8"
+_MANIFESTS = """
+    SELECT id, dataset, name, revision, kind, source, destination, lead, intent, source_host, destination_host
+    FROM manifests WHERE intent IN ('active', 'held', 'cancelled') ORDER BY dataset, id"""
+
+
+def _has_tables(cursor: Any, on_sqlite: bool) -> bool:
+    catalogue = (
+        "sqlite_master WHERE name" if on_sqlite else "pg_tables WHERE schemaname = current_schema() AND tablename"
+    )
+    return bool(_all(cursor, f"SELECT count(*) FROM {catalogue} = 'tallies'")[0][0])
+
+
+def _all(cursor: Any, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    cursor.execute(query, values)
+    return list(cursor.fetchall())
+
+
+def _row(
+    cursor: Any,
+    on_sqlite: bool,
+    found: Any,
+    tally: dict[str, tuple[int, int, int]],
+    paused: set[str],
+    now: float,
+) -> Row:
+    manifest, dataset, name, revision, kind, source, destination, lead, intent, *ends = found
+    counts = {state: tally.get(state, (0, 0, 0)) for state in STATES}
+    files = {state: count[0] for state, count in counts.items()}
+    waited = [state for state in STATES if state != "excluded"]
+    total = sum(files[state] for state in waited)
+    done, size = counts["done"][0], sum(counts[state][1] for state in waited)
+    known = not any(counts[state][2] for state in waited)
+    of_bytes = known and size > 0
+    whole = total == done
+    share = counts["done"][1] / size if of_bytes else done / total if total else 1.0
+    state = _state(intent, files, whole, bool(paused & set(ends)))
+    rate = _rate(cursor, on_sqlite, manifest, now) if state == "running" else None
+    left = size - counts["done"][1] if of_bytes else None
+    return Row(
+        dataset=dataset,
+        manifest=name,
+        revision=revision,
+        kind=kind,
+        source=source,
+        destination=destination,
+        lead=lead,
+        state=state,
+        files={"total": total, **files},
+        bytes={"total": size if known else None, "done": counts["done"][1]},
+        percent=100.0 if whole else min(99.9, math.floor(share * 1000) / 10),
+        percent_of="bytes" if of_bytes else "files",
+        rate_bytes_per_s=rate,
+        eta_s=left / rate if left and rate else None,
+        last_error=None if whole else _last_error(cursor, on_sqlite, manifest),
+    )
+
+
+def _state(intent: str, files: dict[str, int], whole: bool, paused: bool) -> str:
+    if whole:
+        return "complete"
+    if intent in ("cancelled", "held"):
+        return intent
+    if paused:
+        return "paused"
+    if files["running"]:
+        return "running"
+    return "held" if files["held"] and not files["waiting"] else "waiting"
+
+
+def _rate(cursor: Any, on_sqlite: bool, manifest: int, now: float) -> float | None:
+    """Bytes proven a second, over the time that they took within the window."""
+    mark = "?" if on_sqlite else "%s"
+    query = f"""
+        SELECT sum(bytes), min(ended_at - COALESCE(seconds, 0)) FROM attempts
+        WHERE manifest_id = {mark} AND ended_at > {mark} AND outcome = 'done'"""
+    size, begun = _all(cursor, query, (manifest, now - RATE_WINDOW_S))[0]
+    if not size:
+        return None
+    return float(size) / max(0.1, now - max(float(begun), now - RATE_WINDOW_S))
+
+
+def _last_error(cursor: Any, on_sqlite: bool, manifest: int) -> str | None:
+    mark = "?" if on_sqlite else "%s"
+    query = f"""
+        SELECT reason FROM items WHERE manifest_id = {mark} AND reason IS NOT NULL AND state IN ('waiting', 'held')
+        ORDER BY progressed_at DESC LIMIT 1"""
+    rows = _all(cursor, query, (manifest,))
+    return str(rows[0][0]) if rows else None
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

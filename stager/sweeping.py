@@ -1,0 +1,52 @@
+"""Remove the part files that dead leases left: at the places of items whose lease was lost, nowhere else."""
+
+from __future__ import annotations
+
+import posixpath
+
+import sqlalchemy as sa
+
+from stager import items
+from stager.config import Config
+from stager.database import Database
+from stager.models import decode_path
+from stager.opening import Hosts
+from transfers.errors import TransferError
+
+FIRST_LOOK_S = 30 * 86400.0  # how far back a worker that starts looks for leases that were lost
+
+
+def sweep(database: Database, config: Config, since: float | None) -> tuple[list[str], float]:
+    """Sweep the folders of items whose lease was lost after `since` (None: in the last month).
+
+    Returns the locations removed and the time up to which all was swept; a host that cannot be reached now
+    keeps that time where it was, so that the next sweep tries again.
+    """
+    with database.read() as connection:
+        now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
+        begun = now - FIRST_LOOK_S if since is None else since
+        query = sa.text("""
+            SELECT DISTINCT m.destination_host, m.kind, i.destination FROM attempts a
+            JOIN items i ON i.id = a.item_id JOIN manifests m ON m.id = i.manifest_id
+            WHERE a.outcome = 'lost' AND a.ended_at >= :begun AND i.destination IS NOT NULL""")
+        rows = connection.execute(query, {"begun": begun}).all()
+    folders: dict[str, set[str]] = {}
+    for host, kind, destination in rows:
+        path = decode_path(destination)
+        folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
+    removed, swept = list[str](), True
+    for name, paths in folders.items():
+        try:
+            removed += _sweep_host(database, config, name, paths)
+        except (TransferError, KeyError):  # down now, or no longer configured: another sweep will see
+            swept = False
+    return removed, now if swept else begun
+
+
+def _sweep_host(database: Database, config: Config, name: str, paths: set[str]) -> list[str]:
+    host = Hosts(database, config)[name]
+
+    def is_dead(item: int, epoch: int) -> bool:
+        return not items.alive(database, [(item, epoch)])
+
+    return [f"{name}:{part}" for path in sorted(paths) for part in host.sweep(path, is_dead)]

@@ -1,0 +1,296 @@
+"""Carry out a claimed batch: check, copy or chop, and write what became of each item as soon as it is known.
+
+Only this module catches TransferError. A batch is of one manifest, so of one route.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from manifests.cameras import Camera, load
+from manifests.manifest import Manifest
+from stager import focal_planes, items, registry, retrying
+from stager.config import Config
+from stager.database import Database
+from stager.items import Claimed, Finished
+from stager.opening import Hosts
+from transfers.copying import copy
+from transfers.errors import Refused, SourceMissing, TransferError, Transient
+from transfers.fits import Header
+from transfers.hosts import Hdu, Host, Receipt, Want
+from transfers.local import LocalHost
+from transfers.unpacking import is_packed, unpack
+
+FLUSH_ITEMS = 100  # results written in one transaction...
+FLUSH_S = 1.0  # ...or after this long
+FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
+
+
+class Unexpected(TransferError):
+    """Stager itself failed: the item is held with the traceback, for trying again would not end."""
+
+    kind = "unexpected"
+    advice = "a fault of Stager's own: report it with this text, then `stager retry` the manifest"
+
+
+@dataclass(slots=True)
+class Progress:
+    """What this process has moved; numbers only grow, and are read by whoever draws them."""
+
+    bytes: int = 0
+    items: int = 0
+
+    def add_bytes(self, count: int) -> None:
+        self.bytes += count
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Claimed items of one manifest, and all that is needed to carry them out."""
+
+    database: Database
+    config: Config
+    manifest: Manifest
+    worker: str
+    claimed: Sequence[Claimed]
+    stop: Callable[[], bool]
+    progress: Progress = field(default_factory=Progress)
+    draining: Callable[[], bool] = bool  # true: begin nothing more, finish what is begun
+
+    @property
+    def camera(self) -> Camera | None:
+        name = self.manifest.camera
+        return load(name, self.config.camera_folders) if name else None
+
+
+def carry_out(batch: Batch) -> None:
+    """Bring every item of the batch to its place, or say why not. Never raises a TransferError.
+
+    Items that were not begun when `stop` became true are given back.
+    """
+    writer = _Writer(batch)
+    begun = time.monotonic()
+    try:
+        hosts = Hosts(batch.database, batch.config)
+        source, destination = hosts[batch.manifest.source.host], hosts[batch.manifest.destination.host]
+        results = _chop_all if batch.manifest.kind == "chop" else _copy_all
+        for finished in results(batch, source, destination):
+            writer.add(finished)
+    except TransferError as error:  # a whole host cannot be used: no item of the batch could be tried further
+        for item in writer.unwritten():
+            writer.add(_failed(batch, item, error, time.monotonic() - begun))
+    stopped = Transient("the daemon is stopping", side="local", phase="stopped")
+    for item in writer.unwritten():
+        writer.add(_failed(batch, item, stopped, 0.0))
+    writer.flush()
+
+
+class _Writer:
+    """Writes results in small transactions, each as soon as it is due."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._open = {item.id: item for item in batch.claimed}
+        self._due: list[Finished] = []
+        self._flushed = time.monotonic()
+
+    def unwritten(self) -> list[Claimed]:
+        return list(self._open.values())
+
+    def add(self, finished: Finished) -> None:
+        self._open.pop(finished.item.id, None)
+        self._due.append(finished)
+        if len(self._due) >= FLUSH_ITEMS or time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._due:
+            written = items.finish(self.batch.database, self.batch.worker, self._due)
+            self.batch.progress.items += written.done
+        self._due = []
+        self._flushed = time.monotonic()
+
+
+def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -> Finished:
+    most = batch.config.stager.tries
+    decision = retrying.decide(error, item.tries, pinned=item.digest is not None, most=most)
+    return Finished(item, seconds, error=error, decision=decision)
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
+    """Copy, archive or restore: the same work between hosts of different kinds."""
+    begun = time.monotonic()
+    images: dict[int, list[dict[str, Any]]] = {}
+    sound: list[Claimed] = []
+    for item, found in _inspected(batch, source):
+        if isinstance(found, TransferError):
+            yield _failed(batch, item, found.at("source"), time.monotonic() - begun)
+            continue
+        images[item.id] = _images(batch, destination.name, item, found)
+        sound.append(item)
+    by_id = {item.id: item for item in sound}
+    wants = [_want(batch, item) for item in sound]
+    if not wants:
+        return
+    route = batch.config.route(source.name, destination.name)
+    for want, result in copy(
+        source,
+        destination,
+        wants,
+        proof=batch.manifest.proof,
+        streams=route.streams,
+        on_bytes=batch.progress.add_bytes,
+        stop=batch.stop,
+    ):
+        item = by_id[want.item]
+        seconds = time.monotonic() - begun
+        if isinstance(result, TransferError):
+            yield _failed(batch, item, result, seconds)
+        else:
+            yield Finished(item, seconds, (result,), images[item.id])
+
+
+def _want(batch: Batch, item: Claimed) -> Want:
+    assert item.destination is not None  # only a focal plane that is held has none
+    return Want(
+        item.id,
+        item.epoch,
+        item.source,
+        item.destination,
+        item.size,
+        item.mtime_ns,
+        item.digest,
+        batch.manifest.replace,
+        None,
+    )
+
+
+def _inspected(batch: Batch, source: Host) -> Iterator[tuple[Claimed, Sequence[Hdu] | TransferError]]:
+    """Every item with the headers of its file; with none where it is no FITS file, or the manifest wants no check."""
+    checked = [item for item in batch.claimed if batch.manifest.check == "fits" and is_fits(item.source)]
+    chosen = {item.id for item in checked}
+    found = source.headers([item.source for item in checked]) if checked else iter(())
+    for item in batch.claimed:
+        yield item, next(found) if item.id in chosen else ()
+
+
+def is_fits(path: str) -> bool:
+    """Whether a file of this name should be FITS."""
+    return path.lower().endswith(FITS_ENDINGS)
+
+
+def _images(batch: Batch, host: str, item: Claimed, hdus: Sequence[Hdu]) -> list[dict[str, Any]]:
+    camera = batch.camera
+    if camera is None or not hdus or item.destination is None:
+        return []
+    cards = Header.parse(hdus[0].header)
+    image = registry.image(camera, batch.manifest, host, item.destination, cards)
+    return [image] if image else []
+
+
+# ------------------------------------------------------------------------------------ focal planes
+
+
+def _chop_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
+    """Chop one focal plane after the other; a bad one is no trouble to the next."""
+    for item in batch.claimed:
+        if batch.stop() or batch.draining():
+            return
+        begun = time.monotonic()
+        try:
+            receipts, images = _chop(batch, source, destination, item)
+            yield Finished(item, time.monotonic() - begun, receipts, images)
+        except TransferError as error:
+            yield _failed(batch, item, error, time.monotonic() - begun)
+
+
+def _chop(
+    batch: Batch, source: Host, destination: Host, item: Claimed
+) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
+    """All pieces of a focal plane, proven, with their registry entries; TransferError when any of them is not."""
+    if is_packed(item.source):
+        scratch = _scratch(batch)
+        path = unpack(
+            source,
+            item.source,
+            scratch,
+            size=item.size,
+            mtime_ns=item.mtime_ns,
+            digest=item.digest,
+            stop=batch.stop,
+        )
+        try:
+            return _chop_plain(batch, scratch, destination, item, path, None)
+        finally:
+            Path(scratch.root, path).unlink(missing_ok=True)
+    found = next(iter(source.find([item.source])))
+    if isinstance(found, TransferError):
+        raise found.at("source")
+    if found is None:
+        raise SourceMissing("the file is gone", host=source.name, side="source", path=item.source, phase="chop")
+    return _chop_plain(batch, source, destination, item, item.source, item)
+
+
+def _scratch(batch: Batch) -> LocalHost:
+    folder = batch.config.scratch
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = LocalHost("scratch", str(folder), instance=batch.database.instance)
+        scratch.open(None)
+    except OSError as error:
+        text = f"the scratch folder {folder} cannot be used: {error.strerror}"
+        raise Refused(text, side="local", phase="unpack", errno=error.errno) from error
+    return scratch
+
+
+def _chop_plain(
+    batch: Batch, source: Host, destination: Host, item: Claimed, path: str, expected: Claimed | None
+) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
+    camera = batch.camera
+    assert camera is not None
+    hdus = next(iter(source.headers([path])))
+    if isinstance(hdus, TransferError):
+        raise hdus.at("source")
+    ids = json.loads(item.ids or "{}")
+    where = (batch.manifest.source.host, item.source)
+    made = focal_planes.recipes(hdus, camera, batch.manifest, ids, destination.root, where)
+    size, mtime_ns = (expected.size, expected.mtime_ns) if expected else (None, None)
+    digest = expected.digest if expected else None
+    wants = [
+        Want(item.id, item.epoch, path, to, size, mtime_ns, digest, batch.manifest.replace, piece)
+        for _, to, piece in made
+    ]
+    route = batch.config.route(batch.manifest.source.host, destination.name)
+    receipts: dict[str, Receipt] = {}
+    failure: TransferError | None = None
+    for want, result in copy(
+        source,
+        destination,
+        wants,
+        proof=batch.manifest.proof,
+        streams=route.streams,
+        on_bytes=batch.progress.add_bytes,
+        stop=batch.stop,
+    ):
+        if isinstance(result, TransferError):
+            failure = failure or result
+        else:
+            receipts[want.destination] = result
+    if failure is not None:
+        raise failure
+    images = [
+        image
+        for piece_ids, to, piece in made
+        if (
+            image := registry.image(camera, batch.manifest, destination.name, to, Header.parse(piece.header), piece_ids)
+        )
+    ]
+    return [receipts[to] for _, to, _ in made], images

@@ -1,0 +1,14 @@
+"""A host of this machine keeps the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.transfers.contract import HostContract
+from transfers.hosts import Host
+from transfers.local import LocalHost
+
+
+class TestLocalHost(HostContract):
+    def make(self, root: Path, **options: object) -> Host:
+        return LocalHost("here", str(root), **options)  # type: ignore[arg-type] # options differ by test

@@ -1,0 +1,1 @@
+"""Moves and verifies bytes between hosts. Knows neither manifests nor the database."""

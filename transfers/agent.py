@@ -1,0 +1,2336 @@
+"""The code that touches disks: scan, read, land, digest, headers, remove, space.
+
+One file, Python 3.6 syntax, standard library only, because its source is sent over SSH to hosts where
+nothing is installed; for a local host it runs in this process. There is one landing path for all hosts.
+
+What `land` promises: a final name appears only after all bytes were written under a part's name, synced,
+dropped from the page cache, read back and found equal to what the source sent; it never replaces a file;
+the folder is synced before the receipt. What an attempt did not make, it neither removes nor overwrites.
+Paths are texts relative to the root; none leaves it. Every failure is a `Fault`, never an empty answer.
+
+Sections: words | faults | kernel | paths and trees | digests | sums of FITS | cutting | reading | scanning |
+parts | settling | landing | FITS headers | the agent.
+"""
+
+import ctypes
+import errno
+import functools
+import hashlib
+import io
+import itertools
+import os
+import queue
+import re
+import stat
+import sys
+import threading
+import time
+import uuid
+import zlib
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
+
+# --------------------------------------------------------------------------------------------- words
+
+FileInfo = NamedTuple("FileInfo", [("path", str), ("size", int), ("mtime_ns", int)])
+FileInfo.__doc__ = "A regular file: its path below the root, bytes, nanoseconds."
+
+Skipped = NamedTuple("Skipped", [("path", str), ("why", str)])
+Skipped.__doc__ = "Something that is not a regular file (a link, a FIFO...): said, never silently left out."
+
+Space = NamedTuple("Space", [("total", int), ("free", int), ("files_free", int)])
+Space.__doc__ = "Bytes in all, bytes free to this user, files that may still be made (2**63-1: not counted)."
+
+Hdu = NamedTuple("Hdu", [("offset", int), ("header", bytes), ("data_offset", int), ("data_size", int)])
+Hdu.__doc__ = """One header-data unit: bytes from the file's start (gunzipped, for a .gz); `header` is all its
+blocks up to and including END's; `data_size` is what the header declares, without padding."""
+
+
+class Cut(NamedTuple):
+    """`rows` stretches of `row` bytes, the first at `offset`, each `stride` bytes after the one before."""
+
+    offset: int
+    row: int
+    stride: int
+    rows: int
+
+
+class Piece(NamedTuple):
+    """A file made of new header bytes, then cuts of the source, then `pad` zero bytes.
+
+    The header is a multiple of 2880 bytes. Its cards DATASUM and CHECKSUM, where it has them, are filled in
+    from the data that was really read.
+    """
+
+    header: bytes
+    cuts: Tuple[Cut, ...]
+    pad: int = 0
+
+
+class Want(NamedTuple):
+    """A file to bring from `source` to `destination`, and what the source should hold (None: unknown).
+
+    Wants of one (item, epoch) stand together and form a unit: all of it comes into place, or none.
+    `digest` is "algorithm:hex". With `replace`, another file at the destination is set aside first.
+    """
+
+    item: int
+    epoch: int
+    source: str
+    destination: str
+    size: Optional[int] = None
+    mtime_ns: Optional[int] = None
+    digest: Optional[str] = None
+    replace: bool = False
+    piece: Optional[Piece] = None
+
+
+class Receipt(NamedTuple):
+    """What the receiving side proved of a file at its final place. `proof` is "reread" or "stream"."""
+
+    item: int
+    path: str
+    size: int
+    digest: str
+    mtime_ns: int
+    proof: str
+    adopted: bool
+
+
+class Limits(NamedTuple):
+    """How far the FITS walk goes into one file before it calls it corrupt.
+
+    A .gz may unpack to `unpacked_free` bytes, and beyond that to `unpacked_ratio` times its own size: that
+    keeps the walk of a small crafted file under a second, and lets every real image through.
+    """
+
+    hdus: int = 4096
+    header_bytes: int = 16 << 20
+    axes: int = 999
+    unpacked_free: int = 256 << 20
+    unpacked_ratio: int = 100
+
+
+# A frame is ("unit", number of files), ("file", facts of the want), ("data", bytes-like, good until the next
+# frame is asked for), ("end", {"size", "digest"}) or ("fault", Fault). Every want gives one "file", then
+# "data" as it comes, then one "end" or "fault".
+Frame = Tuple[str, Any]
+Buffer = Union[bytes, bytearray, memoryview]
+Stop = Callable[[], bool]
+
+LIMITS = Limits()
+PATH_BYTES = 1024
+NAME_BYTES = 255
+OWN = ".stager"
+MARKER = OWN + "/marker"
+QUARANTINE = OWN + "/quarantine"
+CHUNK = 1 << 20  # bytes of one read: large enough to cost few calls, small enough to stay in a core's cache
+STEP = 64 << 20  # bytes of a large file after which what is written so far is synced and read back
+HOLD = 64 << 20  # bytes of a piece that is made in memory; a larger one is read twice instead
+WINDOW_FILES = 100  # files whose renames and directory syncs are done together
+WINDOW_BYTES = 256 << 20
+WINDOW_SECONDS = 2  # a slow stream's files need not wait for others to get their receipts
+SETTLERS = 6  # threads that sync and read back; fsync waits for the disk, so more of them than cores
+UNSETTLED = 48  # parts written and not yet proven: bounds the open descriptors, two for each
+
+# -------------------------------------------------------------------------------------------- faults
+
+KIND_OF_ERRNO = {
+    errno.ENOSPC: "no space",
+    errno.EDQUOT: "no space",
+    errno.EACCES: "refused",
+    errno.EPERM: "refused",
+    errno.EROFS: "refused",
+    errno.ELOOP: "refused",
+    errno.EXDEV: "refused",
+    errno.ENAMETOOLONG: "refused",
+    errno.EISDIR: "refused",
+    errno.EFBIG: "refused",
+    errno.EMFILE: "congested",
+    errno.ENFILE: "congested",
+    errno.ENOMEM: "congested",
+    errno.EINVAL: "unsupported",
+    errno.ENOSYS: "unsupported",
+    errno.EOPNOTSUPP: "unsupported",
+    errno.ENODEV: "host down",
+    errno.ENXIO: "host down",
+    errno.ENOTCONN: "host down",
+    errno.EHOSTDOWN: "host down",
+    errno.EEXIST: "conflict",
+    errno.EIO: "transient",
+    errno.EINTR: "transient",
+    errno.EAGAIN: "transient",
+    errno.EBUSY: "transient",
+    errno.ESTALE: "transient",
+    errno.ETIMEDOUT: "transient",
+}
+
+
+class Fault(Exception):
+    """One thing that went wrong; `kind` is one of the words of transfers.errors."""
+
+    def __init__(
+        self,
+        kind: str,
+        text: str,
+        path: str = "",
+        side: str = "",
+        phase: str = "",
+        errno: Optional[int] = None,
+        facts: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        super().__init__(kind, text, path, side, phase, errno)
+        self.kind = kind
+        self.text = text
+        self.path = path
+        self.side = side
+        self.phase = phase
+        self.errno = errno
+        self.facts = facts if facts is not None else {}
+
+    def __str__(self) -> str:
+        return "%s: %s" % (self.kind, self.text)
+
+
+def kind_of(number: Optional[int], side: str) -> str:
+    """The kind of an errno; what is missing or in the way means another thing at each side."""
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        if side == "source":
+            return "source missing"
+        return "transient" if number == errno.ENOENT else "conflict"
+    return KIND_OF_ERRNO.get(number or 0, "transient")
+
+
+def fault_of(error: Union[OSError, Fault], path: str, side: str, phase: str) -> Fault:
+    """The Fault that says what this error of the kernel means; a Fault gets the place it did not know."""
+    if isinstance(error, Fault):
+        error.path = error.path or path
+        error.side = error.side or side
+        error.phase = error.phase or phase
+        return error
+    text = error.strerror or str(error)
+    if error.errno == errno.ELOOP:
+        text = "the path is or passes through a symbolic link that may not be followed"
+    return Fault(kind_of(error.errno, side), text, path, side, phase, error.errno)
+
+
+# -------------------------------------------------------------------------------------------- kernel
+
+RESOLVE = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, linux/openat2.h
+OPENAT2 = 437  # the same number on every architecture
+RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "ppc64le": 357, "s390x": 347, "riscv64": 276}
+RENAME_NOREPLACE = 1
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+OPEN_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
+NOT_THERE = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL)  # EPERM: old container filters say so
+
+
+class OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+@functools.lru_cache(maxsize=None)
+def libc() -> Optional[ctypes.CDLL]:
+    """The C library, where its calls are the ones known here (Linux); None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL(None, use_errno=True)
+    except OSError:
+        return None
+
+
+def checked_call(result: int) -> int:
+    """The result of a C call; -1 raises the OSError of its errno."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def open_folder_at_once(root: int, path: bytes) -> int:
+    """Open a folder beneath `root` by openat2: no link, no `..`, checked by the kernel in one call."""
+    library = libc()
+    if library is None:
+        raise OSError(errno.ENOSYS, "no openat2")
+    how = OpenHow(OPEN_FOLDER & ~os.O_NOFOLLOW, 0, RESOLVE)
+    return checked_call(library.syscall(OPENAT2, root, path, ctypes.byref(how), ctypes.sizeof(how)))
+
+
+def open_folder_stepwise(root: int, path: bytes) -> int:
+    """The same without openat2: name by name, following no link. A link on the way is ELOOP."""
+    here = os.dup(root)
+    for name in path.split(b"/"):
+        try:
+            below = os.open(name, OPEN_FOLDER, dir_fd=here)
+        except OSError as error:
+            if error.errno == errno.ENOTDIR and stat.S_ISLNK(lstat(here, name).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+            raise
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def rename_new_at_once(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
+    """renameat2 with RENAME_NOREPLACE: FileExistsError where the new name is taken."""
+    library = libc()
+    if library is None:
+        raise OSError(errno.ENOSYS, "no renameat2")
+    if hasattr(library, "renameat2"):
+        checked_call(library.renameat2(old_folder, old, new_folder, new, RENAME_NOREPLACE))
+        return
+    number = RENAMEAT2.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, "no renameat2")
+    checked_call(library.syscall(number, old_folder, old, new_folder, new, RENAME_NOREPLACE))
+
+
+def rename_new_by_link(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
+    """The same by link and unlink. A crash between them leaves both names: a sweep's work."""
+    os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
+    os.unlink(old, dir_fd=old_folder)
+
+
+def rename_new(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
+    """Give a file another name, never replacing one: FileExistsError where it is taken."""
+    try:
+        rename_new_at_once(old_folder, old, new_folder, new)
+        return
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+    try:
+        rename_new_by_link(old_folder, old, new_folder, new)
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+        text = "this file system can neither rename without replacing nor make hard links"
+        raise Fault("unsupported", text, errno=error.errno) from error
+
+
+def drop_cached(fd: int, offset: int, size: int) -> None:
+    """Drop synced pages from the page cache, so that the next read asks the disk. Size 0: to the end."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def lstat(folder: int, name: bytes) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def read_fully_at(fd: int, view: memoryview, offset: int) -> None:
+    """Fill the view from the file; a file that ends before raises EOFError."""
+    while len(view):
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [view], offset)
+        else:
+            data = os.pread(fd, len(view), offset)
+            count = len(data)
+            view[:count] = data
+        if count == 0:
+            raise EOFError(offset)
+        view = view[count:]
+        offset += count
+
+
+def write_fully(fd: int, data: Buffer) -> int:
+    """Write all of the data; returns its bytes."""
+    view = memoryview(data)
+    size = view.nbytes
+    done = os.write(fd, view)
+    while done < size:
+        count = os.write(fd, view[done:])
+        if count == 0:
+            raise OSError(errno.EIO, "write took no bytes")
+        done += count
+    return size
+
+
+# ----------------------------------------------------------------------------------- paths and trees
+
+TEXT_IS_UTF8 = sys.getfilesystemencoding().lower().replace("-", "") == "utf8"
+
+
+def raw(path: str) -> bytes:
+    """The bytes of a path's text: UTF-8 with surrogateescape whatever this machine's locale is."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def names_in(folder: int) -> List[str]:
+    """The names in an open folder, as texts in that same encoding."""
+    names = os.listdir(folder)
+    if TEXT_IS_UTF8:
+        return names
+    return [os.fsencode(name).decode("utf-8", "surrogateescape") for name in names]
+
+
+def checked(path: str) -> str:
+    """The path if it is relative, bounded, without empty, `.` or `..` parts; else Fault "refused"."""
+    try:
+        data = raw(path)
+    except UnicodeEncodeError:
+        raise Fault("refused", "the path is not text that a file name can have", path) from None
+    if len(data) > PATH_BYTES:
+        raise Fault("refused", "the path is longer than %d bytes" % PATH_BYTES, path)
+    for name in data.split(b"/"):
+        if name in (b"", b".", b"..") or b"\0" in name:
+            text = "a path must be relative to the host's root, without empty, '.' or '..' parts"
+            raise Fault("refused", text, path)
+        if len(name) > NAME_BYTES:
+            raise Fault("refused", "a name in the path is longer than %d bytes" % NAME_BYTES, path)
+    return path
+
+
+def what_is(mode: int) -> str:
+    """What a thing is that is not a regular file, in words."""
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "not a regular file")
+
+
+class Tree:
+    """The folders beneath a root, opened without leaving it. Holds descriptors: for one call, one thread.
+
+    The root is opened anew for each call of the agent: a descriptor kept for long would hold the mount, and
+    would go on showing a tree that has been unmounted.
+    """
+
+    FOLDERS = 64  # descriptors kept
+
+    def __init__(self, root: str, links: bool = False, at_once: bool = True) -> None:
+        self.root = os.path.abspath(raw(root))
+        self.links = links
+        self.at_once = at_once
+        self.cached: OrderedDict[str, int] = OrderedDict()
+        self.synced: Set[str] = set()
+        try:
+            self.fd = os.open(self.root, OPEN_FOLDER & ~os.O_NOFOLLOW)
+        except OSError as error:
+            text = "the root %s cannot be opened: %s" % (root, error.strerror)
+            raise Fault("host down", text, phase="open", errno=error.errno) from error
+
+    def __enter__(self) -> "Tree":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        while self.cached:
+            os.close(self.cached.popitem()[1])
+        os.close(self.fd)
+
+    def folder(self, path: str) -> int:
+        """A descriptor of the folder, this tree's to close. OSError: ELOOP where a link stands in the way."""
+        if not path:
+            return self.fd
+        fd = self.cached.get(path)
+        if fd is not None:
+            self.cached.move_to_end(path)
+            return fd
+        try:
+            fd = self.beneath(raw(path))
+        except OSError as error:
+            if error.errno != errno.ELOOP or not self.links:
+                raise
+            target = self.resolved(path)
+            fd = self.beneath(target) if target else os.dup(self.fd)
+        while len(self.cached) >= self.FOLDERS:
+            os.close(self.cached.popitem(last=False)[1])
+        self.cached[path] = fd
+        return fd
+
+    def beneath(self, path: bytes) -> int:
+        if self.at_once:
+            try:
+                return open_folder_at_once(self.fd, path)
+            except OSError as error:
+                if error.errno not in NOT_THERE:
+                    raise
+                self.at_once = False
+        return open_folder_stepwise(self.fd, path)
+
+    def resolved(self, path: str) -> bytes:
+        """Where a path with links in it really is, relative to the root; Fault "refused" if that is outside.
+
+        The answer is opened without following links, so one swapped in meanwhile leads nowhere.
+        """
+        base = os.path.realpath(self.root)
+        real = os.path.realpath(os.path.join(base, raw(path)))
+        if real == base:
+            return b""
+        if not real.startswith(base.rstrip(b"/") + b"/"):
+            raise Fault("refused", "a symbolic link in the path leads out of the host's root", path)
+        return real[len(base.rstrip(b"/")) + 1 :]
+
+    def forget(self, path: str) -> None:
+        """Close the descriptor of a folder that turned out to be gone."""
+        fd = self.cached.pop(path, None)
+        if fd is not None:
+            os.close(fd)
+
+    def place(self, path: str) -> Tuple[int, bytes]:
+        """The folder's descriptor and the name in it."""
+        folder, _, name = path.rpartition("/")
+        return self.folder(folder), raw(name)
+
+    def look(self, path: str) -> Tuple[int, bytes, os.stat_result]:
+        """Folder, name and state of what the path names, an allowed link followed; OSError if nothing."""
+        folder, name = self.place(path)
+        state = lstat(folder, name)
+        if not stat.S_ISLNK(state.st_mode):
+            return folder, name, state
+        if not self.links:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = self.resolved(path)
+        if not target:
+            return self.fd, b".", os.fstat(self.fd)
+        text = target.decode("utf-8", "surrogateescape")
+        folder, name = self.place(text)
+        return folder, name, lstat(folder, name)
+
+    def open_file(self, path: str) -> Tuple[int, os.stat_result]:
+        """Open a regular file: (descriptor, state). Fault "refused" for anything else; no FIFO hangs it."""
+        folder, name, state = self.look(path)
+        if stat.S_ISREG(state.st_mode):
+            fd = os.open(name, OPEN_FILE, dir_fd=folder)
+            state = os.fstat(fd)
+            if stat.S_ISREG(state.st_mode):
+                return fd, state
+            os.close(fd)
+        facts = {"not_a_file": True}
+        raise Fault(
+            "refused", "the name is taken by %s, not a file" % what_is(state.st_mode), path, facts=facts
+        )
+
+    def make_folder(self, path: str, mode: Optional[int]) -> int:
+        """The folder's descriptor, made with its parents where missing; others may be making it too."""
+        above, _, name = path.rpartition("/")
+        if path not in self.cached:
+            self.synced.discard(above)  # whoever made it may not have synced the name yet
+        try:
+            return self.folder(path)
+        except FileNotFoundError:
+            parent = self.make_folder(above, mode)
+        try:
+            os.mkdir(raw(name), 0o777, dir_fd=parent)
+        except FileExistsError:
+            return self.folder(path)
+        fd = self.folder(path)
+        if mode is not None:
+            os.fchmod(fd, mode)
+        return fd
+
+    def sync(self, path: str) -> None:
+        """Sync a folder, and each folder above it that may have a new name in it, whoever made that."""
+        os.fsync(self.folder(path))
+        while path:
+            path = path.rpartition("/")[0]
+            if path not in self.synced:
+                os.fsync(self.folder(path))
+                self.synced.add(path)
+
+
+# ------------------------------------------------------------------------------------------- digests
+
+
+class Checksum:
+    """adler32 or crc32 of zlib with hashlib's face."""
+
+    def __init__(self, function: Callable[[Buffer, int], int], value: int) -> None:
+        self.function = function
+        self.value = value
+
+    def update(self, data: Buffer) -> None:
+        self.value = self.function(data, self.value)
+
+    def hexdigest(self) -> str:
+        return "%08x" % (self.value & 0xFFFFFFFF)
+
+
+NEW_HASHLIB = sys.version_info[:2] >= (3, 9)
+
+
+def hasher(algorithm: str) -> Any:
+    """A new digest of this name; Fault "unsupported" for one that is not known here."""
+    if algorithm == "adler32":
+        return Checksum(zlib.adler32, 1)
+    if algorithm == "crc32":
+        return Checksum(zlib.crc32, 0)
+    if algorithm not in ("sha256", "md5", "sha1", "sha512"):
+        raise Fault("unsupported", "the digest algorithm %r is not one of those known" % algorithm)
+    # Where md5 is forbidden for signatures, it may still tell a damaged file.
+    options: Dict[str, Any] = {"usedforsecurity": False} if NEW_HASHLIB else {}
+    try:
+        return hashlib.new(algorithm, **options)
+    except ValueError as error:
+        raise Fault("unsupported", "this machine forbids the digest algorithm %s" % algorithm) from error
+
+
+class Digests:
+    """sha256 of what goes through, and the algorithm of an expected "algorithm:hex" beside it."""
+
+    def __init__(self, expected: Optional[str] = None) -> None:
+        self.expected = expected
+        self.algorithm, _, self.hex = (expected or "sha256:").partition(":")
+        self.main = hashlib.sha256()
+        self.other = None if self.algorithm == "sha256" else hasher(self.algorithm)
+
+    def update(self, data: Buffer) -> None:
+        self.main.update(data)
+        if self.other is not None:
+            self.other.update(data)
+
+    def text(self) -> str:
+        return "sha256:" + self.main.hexdigest()
+
+    def check(self) -> None:
+        """Fault "source corrupt" when what went through is not what was expected."""
+        found = (self.other or self.main).hexdigest()
+        if self.expected is not None and found != self.hex.lower():
+            facts = {"expected": self.expected, "found": "%s:%s" % (self.algorithm, found)}
+            raise Fault("source corrupt", "the file does not have the digest expected of it", facts=facts)
+
+
+def hash_to(reading: io.FileIO, offset: int, end: int, digest: Any, view: memoryview, stop: Stop) -> None:
+    """Hash an open file from where it stands, `offset`, to `end`; EOFError where it is shorter."""
+    while offset < end:
+        if stop():
+            raise stopped()
+        count = reading.readinto(view[: min(len(view), end - offset)])
+        if not count:
+            raise EOFError(offset)
+        digest.update(view[:count])
+        offset += count
+
+
+def never() -> bool:
+    return False
+
+
+def stopped() -> Fault:
+    return Fault("transient", "stopped before the file was done", phase="stopped")
+
+
+SCRATCH = threading.local()
+
+
+def scratch(size: int = CHUNK) -> memoryview:
+    """This thread's buffer, at least so large: pages once touched are used again."""
+    buffer = getattr(SCRATCH, "buffer", None)
+    if buffer is None or len(buffer) < size:
+        SCRATCH.buffer = buffer = bytearray(max(size, CHUNK))
+    return memoryview(buffer)
+
+
+def digest_of(fd: int, size: int, algorithm: str, stop: Stop) -> str:
+    """The "algorithm:hex" of `size` bytes of an open file from its start."""
+    digest = hasher(algorithm)
+    with io.FileIO(fd, closefd=False) as reading:
+        hash_to(reading, 0, size, digest, scratch(), stop)
+    return "%s:%s" % (algorithm, digest.hexdigest())
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[..., Any], items: Iterable[Any], depth: int
+) -> Generator[Tuple[Any, Any], None, None]:
+    """(item, future) in order, with so many of them under way ahead of the one asked for."""
+    waiting: Deque[Tuple[Any, Any]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > depth:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+# -------------------------------------------------------------------------------------- sums of FITS
+
+ONES = 0xFFFFFFFF
+
+
+@functools.lru_cache(maxsize=None)
+def numpy() -> Any:
+    """numpy where it can be imported, else None. Asked for only to cut: the import costs time."""
+    try:
+        import numpy as module
+    except ImportError:
+        return None
+    return module
+
+
+def add_words_stdlib(data: Buffer) -> int:
+    """A number equal to the sum of big-endian 32-bit words, modulo 2**32-1; 0 only when all are 0."""
+    number = int.from_bytes(data, "big")
+    while number > ONES:
+        bits = max(32, number.bit_length() // 64 * 32)
+        number = (number >> bits) + (number & ((1 << bits) - 1))
+    return number
+
+
+def add_words_numpy(data: Buffer) -> int:
+    """The same, without holding the interpreter's lock."""
+    return int(numpy().frombuffer(data, ">u4").sum(dtype="u8"))
+
+
+class Datasum:
+    """The ones'-complement sum of FITS 4.0, 4.4.2.7, over bytes that come in any lengths."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.total = start
+        self.rest = b""
+        self.add = add_words_stdlib if numpy() is None else add_words_numpy
+
+    def update(self, data: Buffer) -> None:
+        view = memoryview(data)
+        if self.rest:
+            missing = -len(self.rest) % 4
+            self.rest += bytes(view[:missing])
+            view = view[missing:]
+            if len(self.rest) % 4 == 0:
+                self.total += add_words_stdlib(self.rest)
+                self.rest = b""
+        whole = len(view) // 4 * 4
+        if whole:
+            self.total += self.add(view[:whole])
+        if whole < len(view):
+            self.rest += bytes(view[whole:])
+
+    def value(self) -> int:
+        total = self.total + add_words_stdlib(self.rest + bytes(-len(self.rest) % 4))
+        return total if total <= ONES else (total - 1) % ONES + 1
+
+
+def encoded_checksum(total: int) -> bytes:
+    """The 16 characters that make an HDU of this sum add up to all ones (FITS 4.0, appendix J)."""
+    columns = []
+    for shift in (24, 16, 8, 0):
+        byte = (ONES - total) >> shift & 0xFF
+        four = [byte // 4 + 48 + (byte % 4 if n == 0 else 0) for n in range(4)]
+        while any(58 <= code <= 64 or 91 <= code <= 96 for code in four):
+            for first, second in ((0, 1), (2, 3)):
+                if any(58 <= code <= 64 or 91 <= code <= 96 for code in (four[first], four[second])):
+                    four[first] += 1
+                    four[second] -= 1
+        columns.append(four)
+    text = bytes(columns[byte][n] for n in range(4) for byte in range(4))
+    return text[-1:] + text[:-1]
+
+
+def with_value(header: bytes, keyword: bytes, value: bytes) -> bytes:
+    """The header with the quoted value of one card changed, its comment kept, if it has that card."""
+    start = header.find(keyword.ljust(8) + b"= '")
+    while start % 80 > 0:
+        start = header.find(keyword.ljust(8) + b"= '", start + 1)
+    if start < 0:
+        return header
+    card = header[start : start + 80]
+    comment = card[card.index(b"'", 11) + 1 :].strip()
+    new = keyword.ljust(8) + b"= " + (b"'" + value.ljust(8) + b"'").ljust(20)
+    new += b" " + comment if comment else b""
+    return header[:start] + new[:80].ljust(80) + header[start + 80 :]
+
+
+def summed_header(header: bytes, datasum: int) -> bytes:
+    """The header with DATASUM and CHECKSUM filled in, where it has cards for them."""
+    header = with_value(header, b"DATASUM", b"%d" % datasum)
+    header = with_value(header, b"CHECKSUM", b"0" * 16)
+    total = Datasum(datasum)
+    total.update(header)
+    return with_value(header, b"CHECKSUM", encoded_checksum(total.value()))
+
+
+# ------------------------------------------------------------------------------------------- cutting
+
+
+def check_piece(piece: Piece, size: int) -> None:
+    """Fault "refused" for a recipe that makes no sense, "source corrupt" for a source too short for it."""
+    if len(piece.header) % 2880 or not 0 <= piece.pad < 2880:
+        raise Fault(
+            "refused", "a piece's header must be whole blocks of 2880 bytes, its padding less than one"
+        )
+    for cut in piece.cuts:
+        if cut.offset < 0 or cut.row < 1 or cut.rows < 0 or cut.stride < cut.row:
+            raise Fault("refused", "a cut must have rows of at least a byte that do not overlap: %s" % (cut,))
+        end = cut.offset + (cut.rows - 1) * cut.stride + cut.row
+        if cut.rows and end > size:
+            text = "a cut reaches to byte %d of a file of %d" % (end, size)
+            raise Fault("source corrupt", text, facts={"needed": end, "size": size})
+
+
+def piece_size(piece: Piece) -> int:
+    return len(piece.header) + sum(cut.row * cut.rows for cut in piece.cuts) + piece.pad
+
+
+def stretches(cuts: Iterable[Cut], limit: int = CHUNK) -> Iterator[Cut]:
+    """The cuts in parts that are read at once: no more than `limit` bytes of the source in each."""
+    for cut in cuts:
+        if cut.row == cut.stride or cut.rows == 1:
+            size = cut.row * cut.rows
+            for start in range(0, size, limit):
+                count = min(limit, size - start)
+                yield Cut(cut.offset + start, count, count, 1)
+        elif cut.stride > limit or cut.stride > 8 * cut.row:
+            rows = (Cut(cut.offset + row * cut.stride, cut.row, cut.row, 1) for row in range(cut.rows))
+            yield from stretches(rows, limit)
+        else:
+            at_once = limit // cut.stride
+            for row in range(0, cut.rows, at_once):
+                yield cut._replace(offset=cut.offset + row * cut.stride, rows=min(at_once, cut.rows - row))
+
+
+def pack_stdlib(source: memoryview, row: int, stride: int, rows: int, out: memoryview) -> None:
+    """Bring together the first `row` bytes of every `stride`."""
+    out[:] = b"".join([source[start : start + row] for start in range(0, rows * stride, stride)])
+
+
+def pack_numpy(source: memoryview, row: int, stride: int, rows: int, out: memoryview) -> None:
+    module = numpy()
+    wide = module.frombuffer(source, "u1", rows * stride).reshape(rows, stride)
+    module.copyto(module.frombuffer(out, "u1").reshape(rows, row), wide[:, :row])
+
+
+def take(fd: int, cut: Cut, out: memoryview) -> None:
+    """Fill `out` with one stretch of the source."""
+    if cut.rows == 1:
+        read_fully_at(fd, out, cut.offset)
+        return
+    buffer = scratch(cut.rows * cut.stride)
+    read_fully_at(fd, buffer[: (cut.rows - 1) * cut.stride + cut.row], cut.offset)
+    pack = pack_stdlib if numpy() is None else pack_numpy
+    pack(buffer, cut.row, cut.stride, cut.rows, out)
+
+
+def cut_whole(fd: int, piece: Piece, data: memoryview) -> int:
+    """Fill `data` with all the piece's data (padding too); returns its datasum."""
+    total = Datasum()
+    at = 0
+    for cut in stretches(piece.cuts):
+        size = cut.row * cut.rows
+        take(fd, cut, data[at : at + size])
+        total.update(data[at : at + size])
+        at += size
+    data[at:] = bytes(piece.pad)
+    total.update(data[at:])
+    return total.value()
+
+
+def cut_flowing(fd: int, piece: Piece) -> Iterator[memoryview]:
+    """The piece's data in chunks, each good until the next is asked for."""
+    buffer = memoryview(bytearray(CHUNK))
+    for cut in stretches(piece.cuts):
+        out = buffer[: cut.row * cut.rows]
+        take(fd, cut, out)
+        yield out
+    yield memoryview(bytes(piece.pad))
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+def facts_of(want: Want, size: Optional[int], mtime_ns: Optional[int]) -> Frame:
+    """The frame that begins a file."""
+    facts = {
+        "item": want.item,
+        "epoch": want.epoch,
+        "path": want.destination,
+        "replace": want.replace,
+        "size": size,
+        "mtime_ns": mtime_ns,
+    }
+    return ("file", facts)
+
+
+class Source:
+    """An open source file and what it was when it was opened."""
+
+    def __init__(self, tree: Tree, want: Want) -> None:
+        self.path = checked(want.source)
+        self.fd, self.state = tree.open_file(want.source)
+        self.lock = threading.Lock()
+        self.proven: Set[str] = set()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def expect(self, want: Want) -> None:
+        """Fault "source changed" unless the file is of the size and time expected."""
+        for name, expected, found in (
+            ("size", want.size, self.state.st_size),
+            ("mtime_ns", want.mtime_ns, self.state.st_mtime_ns),
+        ):
+            if expected is not None and expected != found:
+                self.changed("%s was %d when it was planned and is %d" % (name, expected, found))
+
+    def prove(self, expected: Optional[str]) -> None:
+        """Fault "source corrupt" unless the whole file has this digest; read once, by who asks first."""
+        with self.lock:
+            if expected is None or expected in self.proven:
+                return
+            digests = Digests(expected)
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            with io.FileIO(self.fd, closefd=False) as reading:
+                hash_to(reading, 0, self.state.st_size, digests, scratch(), never)
+            digests.check()
+            self.proven.add(expected)
+
+    def still(self) -> None:
+        """Fault "source changed" if the file was touched since it was opened.
+
+        The change time too: it tells of a file replaced by a rename, and of one whose mtime was set back.
+        """
+        now = os.fstat(self.fd)
+        old = self.state
+        same = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+            old.st_size,
+            old.st_mtime_ns,
+            old.st_ctime_ns,
+        )
+        if not same:
+            self.state = now
+            self.changed("it was changed while it was read")
+
+    def changed(self, text: str) -> None:
+        facts = {"size": self.state.st_size, "mtime_ns": self.state.st_mtime_ns}
+        raise Fault("source changed", text, self.path, facts=facts)
+
+
+class MadePiece(NamedTuple):
+    """A piece's summed header, its data (None: too large to be held) and its digest (then "")."""
+
+    header: bytes
+    data: Optional[memoryview]
+    digest: str
+
+
+def make_piece(source: Source, want: Want) -> MadePiece:
+    """Cut, sum and hash one piece. Runs in a thread, ahead of its turn."""
+    piece = want.piece
+    assert piece is not None
+    check_piece(piece, source.state.st_size)
+    source.expect(want)
+    source.prove(want.digest)
+    size = piece_size(piece) - len(piece.header)
+    if size > HOLD:
+        total = Datasum()
+        for chunk in cut_flowing(source.fd, piece):
+            total.update(chunk)
+        return MadePiece(summed_header(piece.header, total.value()), None, "")
+    data = memoryview(bytearray(size))
+    header = summed_header(piece.header, cut_whole(source.fd, piece, data))
+    digest = hashlib.sha256(header)
+    digest.update(data)
+    return MadePiece(header, data, "sha256:" + digest.hexdigest())
+
+
+class Reader:
+    """Turns wants into frames. Files flow one by one; pieces are made in threads, ahead of their turn."""
+
+    MAKERS = 2
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.buffers: List[memoryview] = []
+        self.hashing = ThreadPoolExecutor(1)  # one: a digest takes its chunks in order
+        self.making = ThreadPoolExecutor(self.MAKERS)
+
+    def close(self) -> None:
+        self.hashing.shutdown()
+        self.making.shutdown()
+
+    def frames(self, wants: Iterable[Want]) -> Iterator[Frame]:
+        for _, group in itertools.groupby(wants, key=lambda want: (want.item, want.epoch)):
+            unit = list(group)
+            if len(unit) > 1:
+                yield ("unit", len(unit))
+            for (_, cut), run in itertools.groupby(
+                unit, key=lambda want: (want.source, want.piece is not None)
+            ):
+                yield from self.of_source(list(run), self.pieces if cut else self.files)
+
+    def of_source(
+        self, wants: List[Want], frames: Callable[[Source, List[Want]], Iterator[Frame]]
+    ) -> Iterator[Frame]:
+        """The frames of wants of one source, which is opened once and must stay as it is for all of them."""
+        try:
+            source = Source(self.tree, wants[0])
+        except (OSError, Fault) as error:
+            for want in wants:
+                yield facts_of(want, want.size if want.piece is None else None, want.mtime_ns)
+                yield ("fault", fault_of(error, want.source, "source", "open"))
+            return
+        try:
+            yield from frames(source, wants)
+        finally:
+            source.close()
+
+    def files(self, source: Source, wants: List[Want]) -> Iterator[Frame]:
+        """The frames of a whole file, once for each want of it."""
+        size = source.state.st_size
+        for want in wants:
+            yield facts_of(want, size, source.state.st_mtime_ns)
+            try:
+                source.expect(want)
+                digests = Digests(want.digest)
+                os.lseek(source.fd, 0, os.SEEK_SET)
+                for data in self.chunks(source.fd, size, digests):
+                    yield ("data", data)
+                source.still()
+                digests.check()
+            except (OSError, EOFError, Fault) as error:
+                yield ("fault", read_fault(error, want))
+            else:
+                yield ("end", {"size": size, "digest": digests.text()})
+
+    def chunks(self, fd: int, size: int, digests: Digests) -> Iterator[memoryview]:
+        """`size` bytes of a file; a large one is hashed in a thread while its chunks are read and written."""
+        if not self.buffers:
+            self.buffers = [memoryview(bytearray(CHUNK)) for _ in range(3)]
+        busy: Deque[Future[None]] = deque()
+        with io.FileIO(fd, closefd=False) as reading:
+            for buffer, at in zip(itertools.cycle(self.buffers), range(0, size, CHUNK)):
+                if len(busy) == len(self.buffers):
+                    busy.popleft().result()
+                view = buffer[: min(CHUNK, size - at)]
+                read_fully(reading, view)
+                if size <= CHUNK:
+                    digests.update(view)
+                else:
+                    busy.append(self.hashing.submit(digests.update, view))
+                yield view
+        for hashed in busy:
+            hashed.result()
+
+    def pieces(self, source: Source, wants: List[Want]) -> Iterator[Frame]:
+        """The frames of pieces of one source."""
+        made = ahead(self.making, functools.partial(make_piece, source), wants, self.MAKERS)
+        try:
+            for want, future in made:
+                yield from self.piece(source, want, future)
+        finally:
+            # No thread may be left reading a descriptor that is about to be closed.
+            made.close()
+            self.making.shutdown()
+            self.making = ThreadPoolExecutor(self.MAKERS)
+
+    def piece(self, source: Source, want: Want, future: "Future[MadePiece]") -> Iterator[Frame]:
+        piece = want.piece
+        assert piece is not None
+        size = piece_size(piece)
+        yield facts_of(want, size, source.state.st_mtime_ns)
+        try:
+            made = future.result()
+            yield ("data", made.header)
+            if made.data is not None:
+                digest = made.digest
+                yield ("data", made.data)
+            else:
+                digest = yield from self.flowing(source, piece, made.header)
+            source.still()
+        except (OSError, EOFError, Fault) as error:
+            yield ("fault", read_fault(error, want))
+        else:
+            yield ("end", {"size": size, "digest": digest})
+
+    def flowing(self, source: Source, piece: Piece, header: bytes) -> Generator[Frame, None, str]:
+        """The data of a piece too large to be held, read a second time; returns the piece's digest."""
+        digest = hashlib.sha256(header)
+        for chunk in cut_flowing(source.fd, piece):
+            digest.update(chunk)
+            yield ("data", chunk)
+        return "sha256:" + digest.hexdigest()
+
+
+def read_fault(error: Union[OSError, EOFError, Fault], want: Want) -> Fault:
+    """What reading ended with. A file that ends before the size it had has been changed."""
+    if isinstance(error, EOFError):
+        return Fault("source changed", "the file ended before its size", want.source, "source", "read")
+    return fault_of(error, want.source, "source", "read")
+
+
+def read_fully(reading: io.FileIO, view: memoryview) -> None:
+    """Fill the view from where the file stands; a file that ends before raises EOFError."""
+    while len(view):
+        count = reading.readinto(view)
+        if not count:
+            raise EOFError(reading.tell())
+        view = view[count:]
+
+
+# ------------------------------------------------------------------------------------------ scanning
+
+
+class Level:
+    """One folder on the way down of a walk: open, with the names that are still to come."""
+
+    def __init__(self, path: str, fd: int, hidden: bool) -> None:
+        self.prefix = path + "/" if path else ""
+        self.fd = fd
+        state = os.fstat(fd)
+        self.identity = (state.st_dev, state.st_ino)
+        names = names_in(fd)
+        self.names = iter(sorted(names if hidden else [name for name in names if name[0] != "."]))
+
+
+class Walk:
+    """A sorted walk below a folder, holding one folder's names at each level, no files."""
+
+    def __init__(self, tree: Tree, hidden: bool = False) -> None:
+        self.tree = tree
+        self.hidden = hidden
+        self.levels: List[Level] = []
+
+    def enter(self, path: str, fd: int) -> None:
+        try:
+            self.levels.append(Level(path, fd, self.hidden))
+        except OSError:
+            os.close(fd)
+            raise
+
+    def descend(self, path: str, level: Level, name: bytes) -> None:
+        """Go into a folder next; one that is gone since it was seen is not there."""
+        try:
+            fd = os.open(name, OPEN_FOLDER, dir_fd=level.fd)
+        except FileNotFoundError:
+            return
+        self.enter(path, fd)
+
+    def below(self, path: str) -> Iterator[Tuple[str, Level, bytes, os.stat_result]]:
+        """All below a folder, as (path, level, name, state); the caller says where to descend."""
+        try:
+            self.enter(path, os.dup(self.tree.folder(path)))
+            while self.levels:
+                level = self.levels[-1]
+                name = next(level.names, None)
+                if name is None:
+                    os.close(self.levels.pop().fd)
+                    continue
+                data = raw(name)
+                try:
+                    state = lstat(level.fd, data)
+                except FileNotFoundError:
+                    continue  # gone since the folder was listed
+                yield level.prefix + name, level, data, state
+        finally:
+            while self.levels:
+                os.close(self.levels.pop().fd)
+
+
+def scan(tree: Tree, prefix: str) -> Iterator[Union[FileInfo, Skipped]]:
+    """The files below a prefix, or the one it names. A Fault where a folder cannot be read."""
+    if prefix:
+        try:
+            _, _, state = tree.look(checked(prefix))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if not stat.S_ISDIR(state.st_mode):
+            yield described(prefix, state)
+            return
+    walk = Walk(tree)
+    here = prefix
+    try:
+        for here, level, name, state in walk.below(prefix):
+            if stat.S_ISREG(state.st_mode) and len(here) < PATH_BYTES // 4:
+                yield FileInfo(here, state.st_size, state.st_mtime_ns)
+            else:
+                found = unusual(walk, here, level, name, state)
+                if found is not None:
+                    yield found
+    except (OSError, Fault) as error:
+        raise fault_of(error, here, "source", "scan") from error
+
+
+def described(path: str, state: os.stat_result) -> Union[FileInfo, Skipped]:
+    if stat.S_ISREG(state.st_mode):
+        return FileInfo(path, state.st_size, state.st_mtime_ns)
+    return Skipped(path, what_is(state.st_mode))
+
+
+def unusual(
+    walk: Walk, path: str, level: Level, name: bytes, state: os.stat_result
+) -> Union[FileInfo, Skipped, None]:
+    """What to say of an entry that is not simply a file; None for a folder, which is gone into."""
+    if len(raw(path)) > PATH_BYTES:
+        return Skipped(path, "its path is longer than %d bytes" % PATH_BYTES)
+    if stat.S_ISDIR(state.st_mode):
+        if path == "lost+found":
+            return Skipped(path, "a folder of the file system itself")
+        walk.descend(path, level, name)
+        return None
+    if stat.S_ISLNK(state.st_mode) and walk.tree.links:
+        return linked(walk, path)
+    return described(path, state)
+
+
+def linked(walk: Walk, path: str) -> Union[FileInfo, Skipped, None]:
+    """The same for a link where links are allowed."""
+    try:
+        _, _, state = walk.tree.look(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Skipped(path, "a symbolic link to nothing")
+    except Fault as fault:
+        return Skipped(path, fault.text)
+    if not stat.S_ISDIR(state.st_mode):
+        return described(path, state)
+    if (state.st_dev, state.st_ino) in [level.identity for level in walk.levels]:
+        return Skipped(path, "a symbolic link to a folder that it is in")
+    walk.enter(path, os.dup(walk.tree.folder(path)))
+    return None
+
+
+# --------------------------------------------------------------------------------------------- parts
+
+PART_NAME = re.compile(r"\..*\.([0-9]+)-([0-9]+)(?:-[0-9]+)?\.([0-9a-f]{8})\.part", re.DOTALL)
+
+
+def part_name(name: str, item: int, epoch: int, turn: int, instance: str) -> bytes:
+    """The name of a part beside its final name; a long one is cut, between characters, to fit."""
+    tail = ".%d-%d%s.%s.part" % (item, epoch, "-%d" % turn if turn else "", instance)
+    room = NAME_BYTES - 1 - len(tail)
+    data = raw(name)
+    if len(data) > room:
+        data = data[:room].decode("utf-8", "ignore").encode("utf-8")
+    return b"." + data + tail.encode("ascii")
+
+
+class Proven(NamedTuple):
+    """What a part was found to hold when it was settled."""
+
+    size: int
+    digest: str
+    mtime_ns: int
+    inode: int
+
+
+class Part:
+    """One file on its way to its final name.
+
+    The landing's thread writes; from the first mark on a settling thread syncs and reads back what the marks
+    say is written, and closes both descriptors after the last mark (or after None: abandoned).
+    """
+
+    def __init__(self, facts: Dict[str, Any]) -> None:
+        self.facts = facts
+        self.path: str = facts["path"]
+        self.folder, _, self.last_name = self.path.rpartition("/")
+        self.name = b""  # of the part, once it is made
+        self.placed = False  # it has its final name
+        self.fd = -1
+        self.reading: Optional[io.FileIO] = None
+        self.size = 0
+        self.stream = hashlib.sha256()
+        self.marks: queue.Queue[Optional[Tuple[int, bool]]] = queue.Queue()
+        self.marked = 0
+        self.broken = False  # settling failed: writing on is of no use
+        self.handed_over = False  # all marks are put
+        self.settling: Optional[Future[Proven]] = None
+        self.fault: Optional[Fault] = None
+        self.said: Dict[str, Any] = {}
+
+    def make(self, tree: Tree, instance: str, folder_mode: Optional[int]) -> None:
+        """Make the part, a new file that nobody else has."""
+        for again in (True, False):
+            folder = tree.make_folder(self.folder, folder_mode)
+            try:
+                self.make_in(folder, instance)
+                return
+            except FileNotFoundError:
+                tree.forget(self.folder)  # the folder was removed since it was opened
+                if not again:
+                    raise
+
+    def make_in(self, folder: int, instance: str) -> None:
+        item, epoch = self.facts["item"], self.facts["epoch"]
+        for turn in range(100):
+            name = part_name(self.last_name, item, epoch, turn, instance)
+            try:
+                self.fd = os.open(name, OPEN_PART, 0o666, dir_fd=folder)
+            except FileExistsError:
+                continue
+            self.name = name
+            return
+        raise Fault("conflict", "a hundred parts of this attempt are there already; sweep them")
+
+    def open_again(self, tree: Tree) -> None:
+        """Open the part by its name to read it back: what is proven is what the name leads to."""
+        fd = os.open(self.name, OPEN_FILE, dir_fd=tree.folder(self.folder))
+        self.reading = io.FileIO(fd)
+        if not os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
+            raise Fault("conflict", "another file has taken the place of the part")
+
+    def finish(self, file_mode: Optional[int]) -> None:
+        """Give the written part its times and mode."""
+        mtime_ns = self.facts.get("mtime_ns")
+        if mtime_ns is not None:
+            os.utime(self.fd, ns=(mtime_ns, mtime_ns))
+        if file_mode is not None:
+            os.fchmod(self.fd, file_mode)
+
+    def hand_over(self, mark: Optional[Tuple[int, bool]]) -> None:
+        """Put the last mark, once."""
+        if not self.handed_over:
+            self.handed_over = True
+            self.marks.put(mark)
+
+    def abandon(self) -> None:
+        """No more is written; whoever holds the descriptors closes them."""
+        if self.settling is not None:
+            self.hand_over(None)
+            return
+        self.handed_over = True
+        if self.fd >= 0:
+            try:
+                close_part(self)
+            except OSError as error:
+                self.trouble("close", error)
+            self.fd = -1
+
+    def remove(self, tree: Tree) -> None:
+        """Take the part away. What cannot be taken away is said in the fault, and is a sweep's work."""
+        if self.placed or not self.name:
+            return
+        name, self.name = self.name, b""
+        try:
+            os.unlink(name, dir_fd=tree.folder(self.folder))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.trouble("remove", error)
+
+    def trouble(self, doing: str, error: OSError) -> None:
+        """Keep what went wrong beside the fault that this part ends with anyway."""
+        if self.fault is not None:
+            self.fault.facts["part_" + doing] = error.strerror
+
+
+# ------------------------------------------------------------------------------------------ settling
+
+
+def settle(part: Part, proof: str, halted: Stop, done: Callable[[], None]) -> Proven:
+    """Sync, drop from the cache, read back and hash a part as its marks come. Runs in a thread.
+
+    An error of a sync is final: a second sync would report success for pages that are lost.
+    """
+    failure: Union[OSError, EOFError, Fault, None] = None
+    proven: Optional[Proven] = None
+    digest = hashlib.sha256() if proof == "reread" else None
+    at = 0
+    for upto, last in iter(part.marks.get, None):
+        if failure is None:
+            try:
+                settle_to(part, at, upto, digest, halted)
+                at = upto
+                proven = proven_now(part, digest) if last else None
+            except (OSError, EOFError, Fault) as error:
+                failure = error
+                part.broken = True
+        if last:
+            break
+    try:
+        close_part(part)
+    except OSError as error:
+        failure = failure or error
+    finally:
+        done()
+    if failure is not None:
+        raise failure
+    if proven is None:
+        raise stopped()
+    return proven
+
+
+def settle_to(part: Part, at: int, upto: int, digest: Any, halted: Stop) -> None:
+    if halted():
+        raise stopped()
+    os.fsync(part.fd)
+    if digest is not None and part.reading is not None:
+        drop_cached(part.fd, at, upto - at)
+        hash_to(part.reading, at, upto, digest, scratch(), halted)
+
+
+def proven_now(part: Part, digest: Any) -> Proven:
+    state = os.fstat(part.fd)
+    text = (digest or part.stream).hexdigest()
+    return Proven(state.st_size, "sha256:" + text, state.st_mtime_ns, state.st_ino)
+
+
+def close_part(part: Part) -> None:
+    """Close both descriptors; some file systems tell of a failed write only here."""
+    if part.reading is not None:
+        part.reading.close()
+    os.close(part.fd)
+
+
+# ------------------------------------------------------------------------------------------- landing
+
+Result = Union[Receipt, Fault]
+
+
+class Landing:
+    """Takes frames, writes parts, has them settled, and puts them in place window by window."""
+
+    def __init__(self, tree: Tree, agent: "Agent", proof: str, stop: Stop) -> None:
+        self.tree = tree
+        self.agent = agent
+        self.proof = proof
+        self.stop = stop
+        self.halt = threading.Event()
+        self.pool = ThreadPoolExecutor(SETTLERS)
+        self.room = threading.Semaphore(UNSETTLED)
+        self.part: Optional[Part] = None
+        self.group: List[Part] = []
+        self.group_size = 1
+        self.window: List[List[Part]] = []
+        self.window_files = self.window_bytes = 0
+        self.window_since = time.monotonic()
+        self.windows: Deque[List[List[Part]]] = deque()
+
+    def halted(self) -> bool:
+        return self.halt.is_set() or self.stop()
+
+    def results(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        """One result for each file begun, in order; however this ends, no part stays behind."""
+        steps: Dict[str, Callable[[Any], None]] = {
+            "unit": self.unit,
+            "file": self.begin,
+            "data": self.write,
+            "end": self.end,
+            "fault": self.fail,
+        }
+        try:
+            for name, body in frames:
+                if self.stop():
+                    self.halt.set()
+                    break
+                steps[name](body)
+                yield from self.full_windows()
+            self.finish()
+            while self.windows:
+                yield from self.commit()
+        finally:
+            self.clear()
+
+    # The frames, one method each.
+
+    def unit(self, files: int) -> None:
+        self.group_size = files
+
+    def begin(self, facts: Dict[str, Any]) -> None:
+        self.part = part = Part(facts)
+        if any(other.fault is not None for other in self.group):
+            part.fault = Fault("transient", "not begun")  # its unit has failed: see `resolve`
+            return
+        try:
+            may_change(part.path)
+            part.make(self.tree, self.agent.instance, self.agent.folder_mode)
+        except (OSError, Fault) as error:
+            self.give_up(part, fault_of(error, part.path, "destination", "open"))
+
+    def write(self, data: Buffer) -> None:
+        part = self.part
+        if part is None or part.fault is not None or part.broken:
+            return
+        try:
+            part.size += write_fully(part.fd, data)
+            if self.proof == "stream":
+                part.stream.update(data)
+            if part.size - part.marked >= STEP:
+                self.mark(part, part.size // STEP * STEP)
+        except (OSError, Fault) as error:
+            self.give_up(part, fault_of(error, part.path, "destination", "write"))
+
+    def end(self, said: Dict[str, Any]) -> None:
+        part = self.part
+        if part is None:
+            return
+        part.said = said
+        if part.fault is None:
+            try:
+                part.finish(self.agent.file_mode)
+                self.mark(part, part.size, last=True)
+            except (OSError, Fault) as error:
+                self.give_up(part, fault_of(error, part.path, "destination", "write"))
+        self.complete(part)
+
+    def fail(self, fault: Fault) -> None:
+        part = self.part
+        if part is None:
+            return
+        self.give_up(part, fault)
+        self.complete(part)
+
+    # A part's way to its group and window.
+
+    def mark(self, part: Part, upto: int, last: bool = False) -> None:
+        """Tell settling how far the part is written; the first mark starts it."""
+        if part.settling is None:
+            part.open_again(self.tree)
+            self.room.acquire()
+            part.settling = self.pool.submit(settle, part, self.proof, self.halted, self.room.release)
+        if last:
+            part.hand_over((upto, True))
+        else:
+            part.marks.put((upto, False))
+        part.marked = upto
+
+    def give_up(self, part: Part, fault: Fault) -> None:
+        part.fault = part.fault or fault
+        part.abandon()
+
+    def complete(self, part: Part) -> None:
+        """Add a part to its group, the group when it is complete to the window."""
+        self.part = None
+        self.group.append(part)
+        self.window_files += 1
+        self.window_bytes += part.size
+        if len(self.group) < self.group_size:
+            return
+        self.window.append(self.group)
+        self.group, self.group_size = [], 1
+        full = self.window_files >= WINDOW_FILES or self.window_bytes >= WINDOW_BYTES
+        if full or time.monotonic() - self.window_since > WINDOW_SECONDS:
+            self.close_window()
+
+    def close_window(self) -> None:
+        if self.window:
+            self.windows.append(self.window)
+        self.window = []
+        self.window_files = self.window_bytes = 0
+        self.window_since = time.monotonic()
+
+    def full_windows(self) -> Iterator[Result]:
+        """Put in place the windows that are settled; one other may go on settling beside the writing."""
+        while self.windows and (len(self.windows) > 1 or settled(self.windows[0])):
+            yield from self.commit()
+
+    def finish(self) -> None:
+        """The frames are over: what is not complete has failed."""
+        fault = stopped() if self.halt.is_set() else Fault("transient", "the source broke off", phase="read")
+        if self.part is not None:
+            self.fail(fault)
+        if self.group:
+            self.group[-1].fault = self.group[-1].fault or fault
+            self.window.append(self.group)
+            self.group = []
+        self.close_window()
+
+    def clear(self) -> None:
+        """Stop all threads and remove every part that has not come into place."""
+        self.halt.set()
+        groups = [group for window in list(self.windows) + [self.window] for group in window] + [self.group]
+        parts = [part for group in groups for part in group]
+        if self.part is not None:
+            parts.append(self.part)
+        for part in parts:
+            part.abandon()
+        self.pool.shutdown()
+        for part in parts:
+            part.remove(self.tree)
+
+    # Putting in place.
+
+    def commit(self) -> Iterator[Result]:
+        """Prove, rename and sync the oldest window; every part of it gets its result."""
+        results: List[Tuple[Part, Result]] = []
+        for group in self.windows[0]:
+            results.extend(self.resolve(group))
+        self.windows.popleft()
+        landed = [part.folder for part, result in results if isinstance(result, Receipt)]
+        failed = synced_folders(self.tree, landed)
+        for part, result in results:
+            fault = failed.get(part.folder)
+            if fault is not None and isinstance(result, Receipt):
+                result = Fault(fault.kind, fault.text, part.path, "destination", "sync", fault.errno)
+            if isinstance(result, Fault):
+                result.facts.update(item=part.facts["item"], epoch=part.facts["epoch"], destination=part.path)
+            yield result
+
+    def resolve(self, group: List[Part]) -> List[Tuple[Part, Result]]:
+        """All of a group into place, or none of it."""
+        for part in group:
+            part.fault = part.fault or self.unproven(part)
+        cause = next((part for part in group if part.fault is not None), None)
+        if cause is None:
+            placing = Placing(self.tree, self.halted)
+            try:
+                return [(part, placing.receipt(part, self.proof)) for part in placing.all(group)]
+            except (OSError, Fault) as error:
+                cause = placing.undo(error)
+        assert cause.fault is not None
+        for part in group:
+            if part is not cause and (part.fault is None or part.fault.text == "not begun"):
+                part.fault = same_unit(cause.fault, part.path)
+            part.remove(self.tree)
+        return [(part, part.fault) for part in group if part.fault is not None]
+
+    def unproven(self, part: Part) -> Optional[Fault]:
+        """Wait for a part to settle; the Fault when it is not what the source sent."""
+        assert part.settling is not None
+        try:
+            proven = part.settling.result()
+        except EOFError:
+            text = "the part is shorter than what was written to it"
+            return Fault("corrupted on the way", text, part.path, "destination", "reread")
+        except (OSError, Fault) as error:
+            return fault_of(error, part.path, "destination", "settle")
+        if (proven.size, proven.digest) == (part.said["size"], part.said["digest"]):
+            return None
+        facts = {"expected": dict(part.said), "found": {"size": proven.size, "digest": proven.digest}}
+        text = "what was read back is not what the source sent"
+        return Fault("corrupted on the way", text, part.path, "route", "reread", facts=facts)
+
+
+def settled(window: List[List[Part]]) -> bool:
+    return all(part.settling is None or part.settling.done() for group in window for part in group)
+
+
+def same_unit(cause: Fault, path: str) -> Fault:
+    """The fault of a file that is well but for another of its unit."""
+    text = "not put in place, because %s of the same unit failed: %s" % (cause.path, cause.text)
+    return Fault(cause.kind, text, path, cause.side, cause.phase, cause.errno, {"cause": cause.path})
+
+
+class Placing:
+    """Gives the proven parts of one group their final names; all, or it undoes what it did."""
+
+    def __init__(self, tree: Tree, halted: Stop) -> None:
+        self.tree = tree
+        self.halted = halted
+        self.part: Optional[Part] = None  # the one it is at
+        self.adopted: Dict[Part, Proven] = {}
+        self.set_aside: List[Tuple[Part, str]] = []
+        self.placed: List[Part] = []
+
+    def all(self, group: List[Part]) -> List[Part]:
+        """Look at every final name before the first rename: most conflicts show before anything is done."""
+        taken: List[Part] = []
+        for self.part in group:
+            found = self.found(self.part)
+            if found is not None and not self.adopt(self.part, found):
+                taken.append(self.part)
+        for self.part in taken:
+            self.make_way(self.part)
+        for self.part in group:
+            if self.part not in self.adopted:
+                self.rename(self.part)
+        for part in self.adopted:
+            part.remove(self.tree)
+        return group
+
+    def receipt(self, part: Part, proof: str) -> Receipt:
+        """What was proven; an adopted file was always read back, whatever the proof asked for."""
+        adopted = self.adopted.get(part)
+        assert part.settling is not None
+        proven = adopted or part.settling.result()
+        return Receipt(
+            part.facts["item"],
+            part.path,
+            proven.size,
+            proven.digest,
+            proven.mtime_ns,
+            "reread" if adopted else proof,
+            adopted is not None,
+        )
+
+    def found(self, part: Part) -> Optional[Proven]:
+        """What is at the final name: None, or its size and, synced and read back, its digest."""
+        try:
+            fd, state = self.tree.open_file(part.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Fault("conflict", "a symbolic link has the name", part.path) from error
+        except Fault as fault:
+            raise Fault("conflict", fault.text, part.path, facts=fault.facts) from fault
+        try:
+            digest = ""
+            if state.st_size == part.said["size"]:
+                os.fsync(fd)
+                drop_cached(fd, 0, 0)
+                digest = digest_of(fd, state.st_size, "sha256", self.halted)
+        finally:
+            os.close(fd)
+        return Proven(state.st_size, digest, state.st_mtime_ns, state.st_ino)
+
+    def adopt(self, part: Part, found: Proven) -> bool:
+        """Take what is there if it is the same; Fault "conflict" if it is not and may not be replaced."""
+        if (found.size, found.digest) == (part.said["size"], part.said["digest"]):
+            self.adopted[part] = found
+            return True
+        if part.facts["replace"]:
+            return False
+        facts = {"expected": dict(part.said), "found": {"size": found.size, "digest": found.digest}}
+        raise Fault("conflict", "another file has the name", part.path, facts=facts)
+
+    def make_way(self, part: Part) -> None:
+        """Move the file that has the name into quarantine, and make that durable before its name is taken."""
+        folder, name = self.tree.place(part.path)
+        for turn in range(100):
+            attempt = "%d-%d%s" % (part.facts["item"], part.facts["epoch"], "-%d" % turn if turn else "")
+            aside = "/".join(filter(None, (QUARANTINE, attempt, part.folder)))
+            try:
+                rename_new(folder, name, self.tree.make_folder(aside, None), name)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                text = "the old file is on another file system than the host's root: it cannot be set aside"
+                raise Fault("unsupported", text, part.path, errno=error.errno) from error
+            self.set_aside.append((part, aside))
+            self.tree.sync(aside)
+            return
+        raise Fault("conflict", "the quarantine holds a hundred files of this attempt and name", part.path)
+
+    def rename(self, part: Part) -> None:
+        folder, final = self.tree.place(part.path)
+        try:
+            rename_new(folder, part.name, folder, final)
+        except FileExistsError:
+            found = self.found(part)  # it came since we looked
+            if found is None or not self.adopt(part, found):
+                raise
+            return
+        part.placed = True
+        self.placed.append(part)
+
+    def undo(self, error: Union[OSError, Fault]) -> Part:
+        """Take back the names given and give back those taken; returns the part that could not be placed.
+
+        What cannot be undone is said in that part's fault: proven files under their own names, nothing lost.
+        """
+        cause = self.part
+        assert cause is not None
+        cause.fault = fault_of(error, cause.path, "destination", "rename")
+        undone = [(part, functools.partial(self.take_back, part)) for part in self.placed]
+        undone += [(part, functools.partial(self.give_back, part, aside)) for part, aside in self.set_aside]
+        for part, action in undone:
+            try:
+                action()
+            except (OSError, Fault) as trouble:
+                cause.fault.facts.setdefault("not_undone", []).append("%s: %s" % (part.path, trouble))
+        return cause
+
+    def take_back(self, part: Part) -> None:
+        """Rename a file that this placing put in place to a part again, if it still is that file."""
+        assert part.settling is not None
+        folder, final = self.tree.place(part.path)
+        if lstat(folder, final).st_ino == part.settling.result().inode:
+            rename_new(folder, final, folder, part.name)
+            part.placed = False
+
+    def give_back(self, part: Part, aside: str) -> None:
+        """Rename a file that was set aside to its own name again."""
+        folder, name = self.tree.place(part.path)
+        rename_new(self.tree.folder(aside), name, folder, name)
+
+
+# -------------------------------------------------------------------------------------- FITS headers
+
+BLOCK = 2880
+BITPIX = (8, 16, 32, 64, -32, -64)
+INTEGER = re.compile(rb" *([+-]?[0-9]{1,30}) *(?:/.*)?", re.DOTALL)
+END = re.compile(rb"(?:.{80})*?END {77}", re.DOTALL)
+
+
+class Plain:
+    """An uncompressed file for the walk: data is skipped without being read."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+        self.at = 0
+
+    def read(self, count: int) -> bytes:
+        """Up to so many bytes; fewer only at the file's end."""
+        data = os.pread(self.fd, count, self.at)
+        while data and len(data) < count:
+            more = os.pread(self.fd, count - len(data), self.at + len(data))
+            if not more:
+                break
+            data += more
+        self.at += len(data)
+        return data
+
+    def skip(self, count: int) -> int:
+        """Go on by so many bytes, or to the end; returns how many there were."""
+        step = max(0, min(count, self.size - self.at))
+        self.at += step
+        return step
+
+    def finish(self) -> None:
+        """Nothing is left to check."""
+
+
+class Gunzipped:
+    """A .gz file for the walk: unpacked as it streams by, its CRC and length checked, and bounded."""
+
+    def __init__(self, fd: int, size: int, limits: Limits) -> None:
+        self.reading = io.FileIO(fd, closefd=False)
+        self.most = limits.unpacked_free + limits.unpacked_ratio * size
+        self.unpacker = zlib.decompressobj(31)  # gzip's wrapper: zlib checks CRC and length itself
+        self.packed = b""
+        self.ready = b""
+        self.unpacked = 0
+        self.ended = False
+
+    def more(self) -> bytes:
+        """The next unpacked bytes; b"" at the end of a sound file."""
+        while not self.ended:
+            if self.unpacker.eof:
+                self.next_member()
+                continue
+            data = self.packed or self.reading.read(CHUNK) or b""
+            if not data:
+                raise Fault("source corrupt", "the gzip file is cut short")
+            try:
+                out = self.unpacker.decompress(data, CHUNK)
+            except zlib.error as error:
+                raise Fault("source corrupt", "the gzip file is damaged: %s" % error) from error
+            self.packed = self.unpacker.unconsumed_tail
+            self.unpacked += len(out)
+            if self.unpacked > self.most:
+                raise Fault("source corrupt", "the gzip file unpacks to more than %d bytes" % self.most)
+            if out:
+                return out
+        return b""
+
+    def next_member(self) -> None:
+        """Go on after one gzip member: to another, or over zero bytes to the end. Anything else is damage."""
+        rest = self.unpacker.unused_data.lstrip(b"\0")
+        while not rest:
+            data = self.reading.read(CHUNK)
+            if not data:
+                self.ended = True
+                return
+            rest = data.lstrip(b"\0")
+        if not rest.startswith(b"\x1f"):
+            raise Fault("source corrupt", "the gzip file is damaged: other bytes follow its end")
+        self.unpacker = zlib.decompressobj(31)
+        self.packed = rest
+
+    def read(self, count: int) -> bytes:
+        parts = []
+        while count > 0:
+            data = self.ready or self.more()
+            if not data:
+                break
+            parts.append(data[:count])
+            self.ready = data[count:]
+            count -= len(parts[-1])
+        return b"".join(parts)
+
+    def skip(self, count: int) -> int:
+        left = count
+        while left > 0:
+            data = self.ready or self.more()
+            if not data:
+                break
+            self.ready = data[left:]
+            left -= min(left, len(data))
+        return count - left
+
+    def finish(self) -> None:
+        """Unpack to the end, so that the last CRC is checked too."""
+        while self.more():
+            self.ready = b""
+
+
+def corrupt(number: int, text: str) -> Fault:
+    return Fault("source corrupt", "HDU %d: %s" % (number, text), facts={"hdu": number})
+
+
+def read_header(stream: Union[Plain, Gunzipped], number: int, first: bytes, room: int) -> bytes:
+    """All blocks of a header whose first block was read, up to END's; Fault where END does not come."""
+    blocks = [first]
+    while END.match(blocks[-1]) is None:
+        if len(blocks) * BLOCK >= room:
+            raise corrupt(number, "its header goes on beyond %d bytes without an END card" % room)
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK:
+            raise corrupt(number, "the file ends inside the header, before an END card")
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def integer_of(
+    cards: Dict[bytes, List[bytes]], number: int, keyword: str, default: Optional[int] = None
+) -> int:
+    """The integer of a card that decides where data ends; Fault if absent, no integer, or ambiguous."""
+    found = cards.get(keyword.encode("ascii"), [])
+    values = set()
+    for card in found:
+        match = INTEGER.fullmatch(card[10:]) if card[8:10] == b"= " else None
+        if match is None:
+            value = card[8:].decode("ascii", "backslashreplace").strip()
+            raise corrupt(number, "%s is not an integer: %r" % (keyword, value))
+        values.add(int(match.group(1)))
+    if len(values) > 1:
+        raise corrupt(number, "%s stands there with different values: %s" % (keyword, sorted(values)))
+    if values:
+        return values.pop()
+    if default is None:
+        raise corrupt(number, "it has no card %s" % keyword)
+    return default
+
+
+def within(number: int, keyword: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise corrupt(number, "%s = %d is not from %d to %d" % (keyword, value, least, most))
+    return value
+
+
+STRUCTURE = re.compile(rb"BITPIX|NAXIS[0-9]*|PCOUNT|GCOUNT|GROUPS")
+MOST = (1 << 63) - 1
+
+
+def data_size(header: bytes, number: int, limits: Limits) -> int:
+    """The bytes of data that a header declares, without padding (FITS 4.0, equations 1, 2 and 4)."""
+    cards: Dict[bytes, List[bytes]] = {}
+    for at in range(0, len(header), 80):
+        keyword = header[at : at + 8].rstrip()
+        if STRUCTURE.fullmatch(keyword):
+            cards.setdefault(keyword, []).append(header[at : at + 80])
+        elif keyword == b"END":
+            break
+    bitpix = integer_of(cards, number, "BITPIX")
+    if bitpix not in BITPIX:
+        raise corrupt(number, "BITPIX = %d is none of %s" % (bitpix, ", ".join(map(str, BITPIX))))
+    axes = within(number, "NAXIS", integer_of(cards, number, "NAXIS"), 0, limits.axes)
+    lengths = [axis_length(cards, number, "NAXIS%d" % (axis + 1)) for axis in range(axes)]
+    parameters = within(number, "PCOUNT", integer_of(cards, number, "PCOUNT", 0), 0, MOST)
+    groups = within(number, "GCOUNT", integer_of(cards, number, "GCOUNT", 1), 0, MOST)
+    if not lengths:
+        return 0
+    if number == 0 and lengths[0] == 0 and b"GROUPS" in cards:
+        lengths = lengths[1:]
+    elements = 1
+    for length in lengths:
+        elements *= length
+    size = abs(bitpix) // 8 * groups * (parameters + elements)
+    if size > MOST:
+        raise corrupt(number, "NAXISn declare more data than any file can hold")
+    return size
+
+
+def axis_length(cards: Dict[bytes, List[bytes]], number: int, keyword: str) -> int:
+    return within(number, keyword, integer_of(cards, number, keyword), 0, MOST)
+
+
+def walk_hdus(stream: Union[Plain, Gunzipped], limits: Limits) -> Iterator[Hdu]:
+    """The HDUs of a file, one after the other. Bytes after the last that begin no extension are let be."""
+    at = 0
+    room = limits.header_bytes
+    for number in range(limits.hdus + 1):
+        first = stream.read(BLOCK)
+        if not begins_hdu(number, first):
+            return
+        if number == limits.hdus:
+            raise corrupt(number, "there are more than %d HDUs" % limits.hdus)
+        header = read_header(stream, number, first, room)
+        room -= len(header)
+        size = data_size(header, number, limits)
+        yield Hdu(at, header, at + len(header), size)
+        there = stream.skip(size)
+        if there < size:
+            raise corrupt(number, "its header declares %d bytes of data, the file has %d" % (size, there))
+        padding = -size % BLOCK
+        at += len(header) + size + stream.skip(padding)
+
+
+def begins_hdu(number: int, block: bytes) -> bool:
+    """Whether an HDU begins here; Fault where one must, or where one is cut short."""
+    if number == 0:
+        if not block:
+            raise corrupt(0, "the file is empty")
+        if not re.match(rb"SIMPLE  = +[TF] *(/.*)?", block[:80], re.DOTALL):
+            raise corrupt(0, "the file does not begin with a card SIMPLE = T, so it is not FITS")
+    elif not block.startswith(b"XTENSION= "):
+        return False
+    if len(block) < BLOCK:
+        raise corrupt(number, "the file ends inside the header, before an END card")
+    return True
+
+
+def headers_of(fd: int, size: int, path: str, limits: Limits) -> Tuple[Hdu, ...]:
+    """All HDUs of an open file; Fault "source corrupt" says the HDU, card and value."""
+    if not path.endswith(".gz"):
+        return tuple(walk_hdus(Plain(fd, size), limits))
+    stream = Gunzipped(fd, size, limits)
+    found = tuple(walk_hdus(stream, limits))
+    stream.finish()
+    return found
+
+
+# ----------------------------------------------------------------------------------------- the agent
+
+
+class Agent:
+    """The files beneath one root. Every method may be called by several threads at once.
+
+    `links`: links that stay inside the root are followed. `file_mode`, `folder_mode`: modes of what is made
+    (None: as the umask has it). `instance`: 8 hex digits in the names of parts, so that two Stagers on one
+    root never sweep each other's.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        links: bool = False,
+        file_mode: Optional[int] = None,
+        folder_mode: Optional[int] = None,
+        instance: str = "00000000",
+    ) -> None:
+        if not re.fullmatch("[0-9a-f]{8}", instance):
+            raise ValueError("instance must be 8 hex digits, not %r" % instance)
+        self.root = root
+        self.links = links
+        self.file_mode = file_mode
+        self.folder_mode = folder_mode
+        self.instance = instance
+        self.marker: Optional[str] = None
+
+    def tree(self) -> Tree:
+        """The root, opened anew. Once the marker is known, a root without it is a host that is down."""
+        tree = Tree(self.root, self.links)
+        try:
+            if self.marker is not None:
+                check_marker(tree, self.marker)
+        except Fault:
+            tree.__exit__()
+            raise
+        return tree
+
+    def open(self, marker: Optional[str]) -> str:
+        """The root's marker, made at first use (None); one that is known must be there, or Fault "host down".
+
+        A root that cannot be written to is known by the number of its folder instead: see `derived_marker`.
+        """
+        with Tree(self.root, self.links) as tree:
+            if marker is None:
+                marker = first_marker(tree, self.instance)
+            check_marker(tree, marker)
+        self.marker = marker
+        return marker
+
+    def scan(self, prefix: str = "") -> Iterator[Union[FileInfo, Skipped]]:
+        """What is below a prefix, sorted, hidden names left out. An unreadable folder is a Fault, raised."""
+        with self.tree() as tree:
+            yield from scan(tree, prefix)
+
+    def find(self, paths: Iterable[str]) -> Iterator[Union[FileInfo, Fault, None]]:
+        """For each path its file, None where there is nothing, or a Fault (a folder has the name...)."""
+        with self.tree() as tree:
+            for path in paths:
+                yield find(tree, path)
+
+    def read(self, wants: Iterable[Want]) -> Iterator[Frame]:
+        """The frames of these files (see `Frame`). One that cannot be read is a "fault"; the next goes on."""
+        with self.tree() as tree:
+            reader = Reader(tree)
+            try:
+                yield from reader.frames(wants)
+            finally:
+                reader.close()
+
+    def land(self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never) -> Iterator[Result]:
+        """Land what the frames bring: a Receipt, or Fault (facts: item, epoch, destination), a file begun.
+
+        `stop`, asked by several threads: when true, what is not proven ends as "transient", phase "stopped".
+        """
+        if proof not in ("reread", "stream"):
+            raise ValueError("proof must be reread or stream, not %r" % proof)
+        with self.tree() as tree:
+            yield from Landing(tree, self, proof, stop).results(frames)
+
+    def digest(
+        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+    ) -> Iterator[Union[Tuple[str, int, str], Fault]]:
+        """(path, size, "algorithm:hex") of each file, or its Fault.
+
+        `reread`: file and folder are synced and dropped from the page cache first, so that the disk is asked,
+        and what is found is durable.
+        """
+        with self.tree() as tree:
+            for path in paths:
+                try:
+                    yield digest_at(tree, path, algorithm, reread, stop)
+                except EOFError:
+                    yield Fault(
+                        "source changed", "the file became shorter while it was read", path, "source", "read"
+                    )
+                except (OSError, Fault) as error:
+                    yield fault_of(error, path, "source", "read")
+
+    def headers(
+        self, paths: Iterable[str], limits: Limits = LIMITS
+    ) -> Iterator[Union[Tuple[Hdu, ...], Fault]]:
+        """The HDUs of each FITS file (gunzipped on the fly where its name ends in .gz), or its Fault.
+
+        FITS 4.0 structure, held against the file's length: what is not FITS, cut short or damaged is "source
+        corrupt", with the HDU, card and value. No header makes this read or hold more than `limits` says.
+        """
+        with self.tree() as tree:
+            for path in paths:
+                try:
+                    fd, state = tree.open_file(checked(path))
+                    try:
+                        found = headers_of(fd, state.st_size, path, limits)
+                    finally:
+                        os.close(fd)
+                    yield found
+                except (OSError, Fault) as error:
+                    yield fault_of(error, path, "source", "headers")
+
+    def remove(self, paths: Iterable[str]) -> Iterator[Union[str, Fault]]:
+        """Remove files, durably: the path when it is gone (also when it was not there), or the Fault."""
+        with self.tree() as tree:
+            for batch in batches(paths, WINDOW_FILES):
+                results = [(path, remove(tree, path)) for path in batch]
+                failed = synced_folders(tree, (folder_of(path) for path, result in results if result is None))
+                for path, result in results:
+                    yield result or failed.get(folder_of(path)) or path
+
+    def space(self) -> Space:
+        """The room on the root's file system."""
+        with self.tree() as tree:
+            try:
+                state = os.fstatvfs(tree.fd)
+            except OSError as error:
+                raise fault_of(error, "", "destination", "space") from error
+        files = state.f_favail if state.f_files else (1 << 63) - 1
+        return Space(state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize, files)
+
+    def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> List[str]:
+        """Remove this instance's parts below a prefix whose (item, epoch) is dead; returns their paths.
+
+        A folder that cannot be read or a part that cannot be removed does not keep it from the others: the
+        first such Fault is raised at the end, with the paths removed in its facts.
+        """
+        with self.tree() as tree:
+            sweeping = Sweeping(tree, self.instance, dead)
+            sweeping.below(prefix)
+        if sweeping.faults:
+            sweeping.faults[0].facts["removed"] = sweeping.removed
+            raise sweeping.faults[0]
+        return sweeping.removed
+
+
+def folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def batches(items: Iterable[str], size: int) -> Iterator[List[str]]:
+    iterator = iter(items)
+    batch = list(itertools.islice(iterator, size))
+    while batch:
+        yield batch
+        batch = list(itertools.islice(iterator, size))
+
+
+def find(tree: Tree, path: str) -> Union[FileInfo, Fault, None]:
+    try:
+        _, _, state = tree.look(checked(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, Fault) as error:
+        return fault_of(error, path, "source", "find")
+    if stat.S_ISREG(state.st_mode):
+        return FileInfo(path, state.st_size, state.st_mtime_ns)
+    text = "the name is taken by %s, not a file" % what_is(state.st_mode)
+    return Fault("refused", text, path, "source", "find", facts={"not_a_file": True})
+
+
+def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -> Tuple[str, int, str]:
+    fd, state = tree.open_file(checked(path))
+    try:
+        if reread:
+            os.fsync(fd)
+            tree.sync(folder_of(path))
+            drop_cached(fd, 0, 0)
+        return path, state.st_size, digest_of(fd, state.st_size, algorithm, stop)
+    finally:
+        os.close(fd)
+
+
+def remove(tree: Tree, path: str) -> Optional[Fault]:
+    """Unlink a regular file; None when the name is free afterwards."""
+    try:
+        folder, name = tree.place(may_change(path))
+        state = lstat(folder, name)
+        if not stat.S_ISREG(state.st_mode):
+            return Fault(
+                "refused", "it is %s, not a file" % what_is(state.st_mode), path, "destination", "remove"
+            )
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except (OSError, Fault) as error:
+        return fault_of(error, path, "destination", "remove")
+    return None
+
+
+def may_change(path: str) -> str:
+    """The path, if it is one that may be landed on or removed: not the root's marker."""
+    if checked(path) == MARKER:
+        raise Fault("refused", "the root's marker is Stager's own", path)
+    return path
+
+
+def synced_folders(tree: Tree, folders: Iterable[str]) -> Dict[str, Fault]:
+    """Sync each folder once; returns those that could not be. One that is gone holds nothing to sync."""
+    failed: Dict[str, Fault] = {}
+    for folder in OrderedDict.fromkeys(folders):
+        try:
+            tree.sync(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed[folder] = fault_of(error, folder, "destination", "sync")
+    return failed
+
+
+class Sweeping:
+    """Removes the dead parts of one instance. Goes into hidden folders too, but not into snapshots."""
+
+    SNAPSHOTS = (".snapshot", ".snapshots", ".zfs")
+
+    def __init__(self, tree: Tree, instance: str, dead: Callable[[int, int], bool]) -> None:
+        self.tree = tree
+        self.instance = instance
+        self.dead = dead
+        self.removed: List[str] = []
+        self.faults: List[Fault] = []
+
+    def below(self, prefix: str) -> None:
+        walk = Walk(self.tree, hidden=True)
+        try:
+            for path, level, name, state in walk.below(checked(prefix) if prefix else ""):
+                self.entry(walk, path, level, name, state)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            self.faults.append(fault_of(error, prefix, "destination", "sweep"))
+
+    def entry(self, walk: Walk, path: str, level: Level, name: bytes, state: os.stat_result) -> None:
+        try:
+            if stat.S_ISDIR(state.st_mode):
+                last = path.rpartition("/")[2]
+                if last not in self.SNAPSHOTS and path != "lost+found":
+                    walk.descend(path, level, name)
+            elif stat.S_ISREG(state.st_mode) and self.is_dead(path.rpartition("/")[2]):
+                os.unlink(name, dir_fd=level.fd)
+                self.removed.append(path)
+        except OSError as error:
+            self.faults.append(fault_of(error, path, "destination", "sweep"))
+
+    def is_dead(self, name: str) -> bool:
+        match = PART_NAME.fullmatch(name)
+        return (
+            match is not None
+            and match.group(3) == self.instance
+            and self.dead(int(match.group(1)), int(match.group(2)))
+        )
+
+
+# ------------------------------------------------------------------------------------------- markers
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def read_marker(tree: Tree) -> Optional[str]:
+    """The marker's text, None where there is no marker."""
+    try:
+        fd, _ = tree.open_file(MARKER)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.read(fd, 200).decode("ascii", "backslashreplace").strip()
+    finally:
+        os.close(fd)
+
+
+def derived_marker(tree: Tree) -> str:
+    """The marker of a root that cannot be written to: made from its folder's number, which a mount keeps.
+
+    The folder that is left when the mount is gone has another number.
+    """
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "stager:unwritable-root:%d" % os.fstat(tree.fd).st_ino))
+
+
+def check_marker(tree: Tree, marker: str) -> None:
+    """Fault "host down" unless the root has this marker, its own or (where it has none) its derived one."""
+    try:
+        found = read_marker(tree)
+    except (OSError, Fault) as error:
+        raise Fault(
+            "host down", "the root's marker cannot be read: %s" % error, MARKER, phase="open"
+        ) from error
+    if marker in (found, derived_marker(tree)):
+        return
+    if found is None:
+        text = "the root has no marker: its file system is not mounted, or the folder is another one"
+    else:
+        text = "the root has the marker %s instead of %s: it is another file system" % (found, marker)
+    raise Fault("host down", text, MARKER, phase="open", facts={"expected": marker, "found": found})
+
+
+def first_marker(tree: Tree, instance: str) -> str:
+    """Take the marker that is there, or make one; several may try at once, and one of them makes it."""
+    try:
+        return read_marker(tree) or made_marker(tree, instance)
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            return derived_marker(tree)
+        raise fault_of(error, MARKER, "destination", "open") from error
+
+
+def made_marker(tree: Tree, instance: str) -> str:
+    """Write a new marker under a part's name and give it its own; durable when this returns."""
+    text = str(uuid.uuid4())
+    part = Part({"item": 0, "epoch": 0, "path": MARKER})
+    part.make(tree, instance, None)
+    try:
+        try:
+            write_fully(part.fd, text.encode("ascii") + b"\n")
+            os.fsync(part.fd)
+        finally:
+            os.close(part.fd)
+        folder = tree.folder(OWN)
+        rename_new(folder, part.name, folder, raw(part.last_name))
+        part.placed = True
+    except FileExistsError:
+        text = read_marker(tree) or text
+    finally:
+        part.remove(tree)
+    tree.sync(OWN)
+    return text

@@ -1,0 +1,111 @@
+"""A host of this machine: the agent, run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from transfers.agent import (
+    LIMITS,
+    Agent,
+    Fault,
+    FileInfo,
+    Frame,
+    Hdu,
+    Limits,
+    Receipt,
+    Skipped,
+    Space,
+    Stop,
+    Want,
+    never,
+)
+from transfers.errors import TransferError, from_fault, from_os_error
+
+T = TypeVar("T")
+
+
+class LocalHost:
+    """Files beneath a folder of this machine. Here the agent's faults become this host's errors."""
+
+    kind = "local"
+    side = ""  # the side that errors name, where it is not the fault's own
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        *,
+        links: bool = False,
+        file_mode: int | None = None,
+        folder_mode: int | None = None,
+        instance: str = "00000000",
+    ) -> None:
+        self.name = name
+        self.root = root
+        self.agent = Agent(root, links, file_mode, folder_mode, instance)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.root!r})"
+
+    def open(self, marker: str | None) -> str:
+        with self._border("open"):
+            return self.agent.open(marker)
+
+    def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]:
+        with self._border("scan"):
+            yield from self.agent.scan(prefix)
+
+    def find(self, paths: Iterable[str]) -> Iterator[FileInfo | TransferError | None]:
+        yield from self._each("find", self.agent.find(paths))
+
+    def read(self, wants: Iterable[Want]) -> Iterator[Frame]:
+        with self._border("read"):
+            yield from self.agent.read(wants)
+
+    def land(
+        self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
+    ) -> Iterator[Receipt | TransferError]:
+        yield from self._each("land", self.agent.land(frames, proof, stop))
+
+    def digest(
+        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+    ) -> Iterator[tuple[str, int, str] | TransferError]:
+        yield from self._each("digest", self.agent.digest(paths, algorithm, reread, stop))
+
+    def headers(
+        self, paths: Iterable[str], limits: Limits = LIMITS
+    ) -> Iterator[tuple[Hdu, ...] | TransferError]:
+        yield from self._each("headers", self.agent.headers(paths, limits))
+
+    def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
+        yield from self._each("remove", self.agent.remove(paths))
+
+    def space(self) -> Space:
+        with self._border("space"):
+            return self.agent.space()
+
+    def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]:
+        with self._border("sweep"):
+            return self.agent.sweep(prefix, dead)
+
+    def _each(self, phase: str, results: Iterator[T | Fault]) -> Iterator[T | TransferError]:
+        with self._border(phase):
+            for result in results:
+                yield self._error(result) if isinstance(result, Fault) else result
+
+    @contextmanager
+    def _border(self, phase: str) -> Iterator[None]:
+        try:
+            yield
+        except Fault as fault:
+            raise self._error(fault) from fault
+        except OSError as error:
+            raise from_os_error(error, self.name, self.side or "local", phase) from error
+
+    def _error(self, fault: Fault) -> TransferError:
+        error = from_fault(fault, self.name)
+        if error.host == self.name and error.side != "route":
+            error.side = self.side or error.side
+        return error
