@@ -21,26 +21,13 @@ app = typer.Typer(
     "they are whole. Exit status: 0 all done, 1 some items failed or are held, 2 bad usage, configuration or "
     "manifest (nothing was changed), 3 not complete yet.",
 )
-for command in (
-    submitting.init,
-    submitting.submit,
-    running.run,
-    running.daemon,
-    looking.status,
-    looking.show,
-):
-    app.command()(command)
-for command in (submitting.retry, submitting.hold, submitting.release, submitting.cancel):
-    app.command()(command)
-for command in (
-    looking.wait,
-    running.restore,
-    looking.verify,
-    looking.doctor,
-    submitting.schema,
-    running.demo,
-):
-    app.command()(command)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    submitting.init, submitting.submit, running.run, running.daemon, looking.status, looking.show, submitting.retry,
+    submitting.hold, submitting.release, submitting.cancel, looking.wait, running.restore, looking.verify,
+    looking.doctor, submitting.schema, running.demo,
+)  # fmt: skip
+for made in COMMANDS:
+    app.command()(made)
 app.add_typer(queueing.queue_app, name="queue")
 app.add_typer(looking.registry_app, name="registry")
 app.add_typer(looking.hosts_app, name="hosts")

@@ -296,6 +296,8 @@ class Daemon:
         removed, self._swept = sweeping.sweep(self.database, self.config, self._swept)
         for part in removed:
             log.info("removed the part file of a lost lease", part=part)
+        for path in sweeping.sweep_scratch(self.config.scratch):
+            log.info("removed a focal plane that was unpacked and left", file=str(path))
 
     def _publish(self) -> None:
         published, errors = publishing.publish_all(self.database, self.config)

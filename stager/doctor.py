@@ -65,7 +65,8 @@ _QUERIES = {
     "every item that is done has its copy": """
         SELECT m.name, i.source FROM items i JOIN manifests m ON m.id = i.manifest_id
         WHERE i.state = 'done' AND m.intent <> 'superseded' AND NOT EXISTS (
-            SELECT 1 FROM copies c WHERE c.piece_of = i.id OR (c.host = m.destination_host AND c.path = i.destination))""",
+            SELECT 1 FROM copies c
+            WHERE c.piece_of = i.id OR (c.host = m.destination_host AND c.path = i.destination))""",
     "only running items have a lease": """
         SELECT worker, source FROM items
         WHERE (state = 'running') <> (worker IS NOT NULL AND claimed_until IS NOT NULL)""",

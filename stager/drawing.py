@@ -150,7 +150,8 @@ def remarks(snapshot: Snapshot) -> list[Text]:
     if any(row.percent_of == "files" for row in snapshot.datasets):
         lines.append(
             cell(
-                "% is of bytes proven; of files where bytes are not known before the work is done (chops, missing files).",
+                "% is of bytes proven; of files where bytes are not known before the work is done"
+                " (chops, missing files).",
                 "dim",
             )
         )

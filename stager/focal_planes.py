@@ -173,7 +173,12 @@ def _rule(hdus: Sequence[Hdu], camera: Camera, ids: Mapping[str, Any], where: tu
         amplifiers=amplifiers,
         removed=tuple(rule.removed),
         added=rule.path_keyword,
-        extension=rule.extension_id,
+        extension_id=rule.extension_id,
+        extension_name=rule.extension_name,
+        amp_id=rule.amp_id,
+        calibrations=tuple(
+            word for layout in camera.layouts.values() if not layout.science for word in layout.obstypes
+        ),
         counts=tuple(rule.science_extensions),
         calibration_counts=tuple(rule.calibration_extensions),
     )

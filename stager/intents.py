@@ -105,7 +105,8 @@ def _change(
 ) -> int:
     reason = None if kind is None else f"{'held' if state == 'held' else 'excluded'} by an operator"
     statement = f"""
-        UPDATE items SET state = :state, missing = :no, reason = :reason, kind = :kind, tries = 0, not_before = {database.now}
+        UPDATE items SET state = :state, missing = :no, reason = :reason, kind = :kind, tries = 0,
+               not_before = {database.now}
         WHERE manifest_id = :id AND {chosen}"""
     values: dict[str, Any] = {"state": state, "no": False, "reason": reason, "kind": kind, "id": manifest}
     if glob is None:
@@ -149,6 +150,7 @@ def resume(database: Database, host: str) -> None:
 def _set_paused(database: Database, host: str, paused: bool, reason: str | None) -> None:
     statement = sa.text(f"""
         INSERT INTO hosts (name, paused, reason, changed_at) VALUES (:name, :paused, :reason, {database.now})
-        ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, reason = excluded.reason, changed_at = excluded.changed_at""")
+        ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, reason = excluded.reason,
+            changed_at = excluded.changed_at""")
     with database.write() as connection:
         connection.execute(statement, {"name": host, "paused": paused, "reason": reason})

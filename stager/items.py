@@ -272,8 +272,10 @@ def _add_images(database: Database, connection: Connection, one: Finished) -> No
     if not one.images:
         return
     statement = sa.text(f"""
-        INSERT INTO images (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
-        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem, {database.now})
+        INSERT INTO images
+            (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
+        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem,
+                {database.now})
         ON CONFLICT (host, path) DO UPDATE SET
             dataset = excluded.dataset, camera = excluded.camera, layout = excluded.layout, visit = excluded.visit,
             ids = excluded.ids, mjd = excluded.mjd, scale = excluded.scale, exptime = excluded.exptime,

@@ -114,7 +114,8 @@ def _found(
 ) -> int:
     statement = sa.text(f"""
         UPDATE items SET missing = :no, reason = NULL, source = :source, destination = :destination, size = :of_source,
-               mtime_ns = :mtime_ns, bytes = :bytes, files = :files, ids = COALESCE(:ids, ids), not_before = {database.now}
+               mtime_ns = :mtime_ns, bytes = :bytes, files = :files, ids = COALESCE(:ids, ids),
+               not_before = {database.now}
         WHERE id = :id AND missing""").bindparams(
         sa.bindparam("source", type_=PathText()), sa.bindparam("destination", type_=PathText())
     )

@@ -36,7 +36,8 @@ class Check:
         if self.problem:
             return f"{self.name}: {self.problem}"
         again = f", {self.lost} that were there are not any more" if self.lost else ""
-        return f"{self.name}: {self.proven} files in place and proven{again}; {size(self.to_come)} to come, {size(self.free)} free"
+        room = f"{size(self.to_come)} to come, {size(self.free)} free"
+        return f"{self.name}: {self.proven} files in place and proven{again}; {room}"
 
 
 def read(files: Sequence[Path]) -> list[Manifest]:
@@ -68,7 +69,8 @@ def check(database: Database, config: Config, manifest: Manifest, submitted: Sub
         to_come = max(0, submitted.bytes - sum(one.copy.size for one in checked if not one.trouble))
     problem = f"what is in place cannot be read: {unknown}" if unknown else None
     if to_come * (1 + SPARE) > free:
-        problem = f"{size(to_come)} are to come and {size(free)} are free at {manifest.destination.host}; make room there first"
+        room = f"{size(to_come)} are to come and {size(free)} are free at {manifest.destination.host}"
+        problem = f"{room}; make room there first"
     return Check(manifest.name, to_come, free, proven, len(bad), problem)
 
 

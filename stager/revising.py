@@ -163,7 +163,8 @@ def _carry(connection: Connection, new: int, old: int) -> int:
     carried = connection.execute(
         sa.text(f"""
         UPDATE items SET state = 'done', reason = NULL,
-               carried_from = (SELECT o.id FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination),
+               carried_from = (SELECT o.id FROM items o
+                               WHERE o.manifest_id = :old AND o.destination = items.destination),
                bytes = (SELECT o.bytes FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination)
         WHERE manifest_id = :new AND state = 'waiting' AND NOT missing AND EXISTS (
             SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination
@@ -172,8 +173,10 @@ def _carry(connection: Connection, new: int, old: int) -> int:
     ).rowcount
     connection.execute(
         sa.text("""
-        UPDATE copies SET piece_of = (SELECT n.id FROM items n WHERE n.carried_from = copies.piece_of AND n.manifest_id = :new)
-        WHERE piece_of IN (SELECT n.carried_from FROM items n WHERE n.manifest_id = :new AND n.carried_from IS NOT NULL)"""),
+        UPDATE copies SET piece_of = (SELECT n.id FROM items n
+                                      WHERE n.carried_from = copies.piece_of AND n.manifest_id = :new)
+        WHERE piece_of IN (SELECT n.carried_from FROM items n
+                           WHERE n.manifest_id = :new AND n.carried_from IS NOT NULL)"""),
         {"new": new},
     )
     return carried
@@ -196,7 +199,8 @@ def _groups_to_check(connection: Connection, new: int, old: int | None) -> list[
           AND NOT EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done' AND i.carried_from IS NULL)
           AND (SELECT count(*) FROM items i WHERE i.group_id = g.id AND i.state = 'done')
             = (SELECT count(*) FROM items i WHERE i.group_id = p.id AND i.state = 'done')
-          AND (SELECT count(*) FROM items i WHERE i.group_id = g.id) = (SELECT count(*) FROM items i WHERE i.group_id = p.id)"""),
+          AND (SELECT count(*) FROM items i WHERE i.group_id = g.id)
+            = (SELECT count(*) FROM items i WHERE i.group_id = p.id)"""),
             values,
         )
     )

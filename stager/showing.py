@@ -90,8 +90,10 @@ def _items(connection: Connection, manifest: int, state: str | None, most: int) 
     where = f"manifest_id = :manifest AND (:every OR {shown} = :state)"
     values = {"manifest": manifest, "every": state is None, "state": state or "", "most": most}
     query = sa.text(f"""
-        SELECT id, {shown} AS shown, source, destination, size, files, reason, tries, not_before FROM items WHERE {where}
-        ORDER BY CASE state WHEN 'held' THEN 0 WHEN 'running' THEN 1 WHEN 'waiting' THEN 2 WHEN 'excluded' THEN 3 ELSE 4 END, id
+        SELECT id, {shown} AS shown, source, destination, size, files, reason, tries, not_before
+        FROM items WHERE {where}
+        ORDER BY CASE state WHEN 'held' THEN 0 WHEN 'running' THEN 1 WHEN 'waiting' THEN 2 WHEN 'excluded' THEN 3
+                 ELSE 4 END, id
         LIMIT :most""")
     items = [
         ShownItem(row[0], row[1], decode_path(row[2]), row[3] and decode_path(row[3]), *row[4:])

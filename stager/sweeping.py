@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -41,6 +44,17 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
         except (TransferError, KeyError):  # down now, or no longer configured: another sweep will see
             swept = False
     return removed, now if swept else begun
+
+
+def sweep_scratch(folder: Path, older_than_s: float = 3600.0) -> list[Path]:
+    """Remove what a worker that was killed left of focal planes it unpacked; the files removed."""
+    removed = []
+    for path in folder.glob("unpacked-*.fits"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
+                removed.append(path)
+    return removed
 
 
 def _sweep_host(database: Database, config: Config, name: str, paths: set[str]) -> list[str]:

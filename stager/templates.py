@@ -44,7 +44,7 @@ queue = "pipeline"                      # one trigger, when all of it is proven
 
 
 def write_templates(folder: Path) -> list[Path]:
-    """Write stager.toml, a first manifest and the spool folder; the files written, none where there was a stager.toml."""
+    """Write stager.toml, a first manifest and the spool folder; returns the files, none where there was one."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in (("stager.toml", CONFIG), ("first-archive.toml", MANIFEST)):

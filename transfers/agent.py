@@ -122,7 +122,7 @@ class Limits(NamedTuple):
     hdus: int = 4096
     header_bytes: int = 16 << 20
     axes: int = 999
-    unpacked_free: int = 256 << 20
+    unpacked_free: int = 768 << 20
     unpacked_ratio: int = 100
 
 

@@ -125,7 +125,8 @@ def wait(
 ) -> None:
     """Wait until the datasets are whole.
 
-    Exit status: 0 when all are; 1 when one is held or cancelled, so that waiting will not help; 3 when the time ran out.
+    Exit status: 0 when all are; 1 when one is held or cancelled, so that waiting will not help; 3 when the
+    time ran out.
     """
     from stager.finding import database_url, find_config, read_toml
     from stager.status import reading, snapshot
@@ -159,7 +160,8 @@ def verify(
 ) -> None:
     """Read copies again where they lie, and compare them with what was proven.
 
-    Exit status: 0 when every copy is as it was; 1 when one is missing, corrupt or cannot be read; 2 when nothing is known there.
+    Exit status: 0 when every copy is as it was; 1 when one is missing, corrupt or cannot be read; 2 when
+    nothing is known there.
     """
     from manifests.manifest import Location
     from stager import drawing, scrubbing
@@ -185,7 +187,8 @@ def verify(
             )
         proven = len(checked) - len(bad)
         say(
-            f"{proven} of {len(checked)} copies proven, {drawing.size(sum(one.copy.size for one in checked if not one.trouble))}"
+            f"{proven} of {len(checked)} copies proven, "
+            f"{drawing.size(sum(one.copy.size for one in checked if not one.trouble))}"
         )
         if bad:
             say("`stager retry MANIFEST` brings missing ones again; a corrupt one must be moved out of the way first")

@@ -80,7 +80,8 @@ def queue_claim(
         return
     data = event["data"]
     say(
-        f"{event['id']}  {event['subject']}: {data['files']} files, {data['bytes']} bytes at {data['host']}:{data['root']}"
+        f"{event['id']}  {event['subject']}: {data['files']} files, {data['bytes']} bytes "
+        f"at {data['host']}:{data['root']}"
     )
     say(f"inventory: {data['inventory']}")
     say(f"then: stager queue ack {queue} {event['id']}")

@@ -64,7 +64,7 @@ def run(files: Files, config: ConfigOption = None) -> None:
 
 
 def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
-    """Carry out the newest revisions of these manifests, or watch the daemon do it; the exit code that says how they stand."""
+    """Carry out the newest revisions of these manifests, or watch the daemon do it; the exit code of how they stand."""
     from stager.daemon import Daemon, standing
     from stager.database import DaemonLock
     from stager.revising import latest

@@ -104,7 +104,10 @@ def _sentence(one: Any, dry_run: bool) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(one.states.items()))
     carried = f", {one.carried} of them proven already" if one.carried else ""
     lines = [
-        f"{one.name}: {would}revision {one.revision}, {one.items} items ({counts}{carried}), {one.files} files, {size(one.bytes)} at the source"
+        (
+            f"{one.name}: {would}revision {one.revision}, {one.items} items ({counts}{carried}), "
+            f"{one.files} files, {size(one.bytes)} at the source"
+        )
     ]
     lines += [f"  {note}" for note in one.notes[:10]]
     if len(one.notes) > 10:
