@@ -82,7 +82,7 @@ class Daemon:
         self._draining = threading.Event()
         self._stopped = threading.Event()  # what is under way must end at once
         self._reload = threading.Event()
-        self._spool_hinted = True
+        self._spool_hinted = self._spool is not None
         self._spool_unfinished = False
         self._jobs: dict[Hashable, Future[Any]] = {}
         self._rested: dict[Hashable, float] = {}  # until when a job that failed is not begun again
@@ -191,12 +191,15 @@ class Daemon:
 
     def _begin(self, key: Hashable, job: Callable[[], Any]) -> int:
         """Begin a job unless one of that key is running, or failed a moment ago; 1 when it was begun."""
-        if key in self._jobs or time.monotonic() < self._rested.get(key, 0.0):
+        if not self._is_free(key):
             return 0
         future = self._pool.submit(job)
         future.add_done_callback(lambda _: self._wake.set())
         self._jobs[key] = future
         return 1
+
+    def _is_free(self, key: Hashable) -> bool:
+        return key not in self._jobs and time.monotonic() >= self._rested.get(key, 0.0)
 
     def _reap(self) -> int:
         """Take note of the jobs that ended; returns how many. One that failed rests before it is begun again."""
@@ -211,17 +214,19 @@ class Daemon:
         return len(ended)
 
     def _begin_upkeep(self) -> int:
+        """Begin what is due; what is still busy with the time before stays due, for that one may have looked too early."""
         now = time.monotonic()
         begun = 0
-        if self._takes_back.due(now):
+        if self._is_free("take back") and self._takes_back.due(now):
             begun += self._begin("take back", self._take_back)
-        walk = self._walks.due(now)
-        if self._spool and (walk or self._spool_hinted or self._spool_unfinished):
-            self._spool_hinted = False
-            begun += self._begin("spool", partial(self._submit_spooled, walk))
-        if self._rescans.due(now):
+        if self._spool and self._is_free("spool"):
+            walk = self._walks.due(now)
+            if walk or self._spool_hinted or self._spool_unfinished:
+                self._spool_hinted = False
+                begun += self._begin("spool", partial(self._submit_spooled, walk))
+        if self._is_free("rescan") and self._rescans.due(now):
             self._begin("rescan", partial(rescanning.rescan, self.database, self.config))
-        if self._sweeps.due(now):
+        if self._is_free("sweep") and self._sweeps.due(now):
             self._begin("sweep", self._sweep)
         if publishing.pending(self.database):
             begun += self._begin("publish", self._publish)

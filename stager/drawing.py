@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from stager.status import Row, Snapshot
 
-WIDE = 120  # columns from which on each dataset gets one line
+ANY_WIDTH = 10_000  # columns: wider than any table
 STATE_STYLES = {
     "complete": "green",
     "running": "cyan",
@@ -68,8 +69,9 @@ def table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]
 
 
 def status(snapshot: Snapshot, width: int) -> Table:
-    """The percent-complete table: a line a dataset where there is room, else two."""
-    return _wide_status(snapshot) if width >= WIDE else _narrow_status(snapshot)
+    """The percent-complete table: a line a dataset where there is room, else three."""
+    wide = _wide_status(snapshot)
+    return wide if Console(width=ANY_WIDTH).measure(wide).maximum <= width else _narrow_status(snapshot, width)
 
 
 def _state(row: Row) -> Text:
@@ -99,7 +101,6 @@ def _wide_status(snapshot: Snapshot) -> Table:
     ]
     columns += [("%", "right"), ("Rate", "right"), ("ETA", "right"), "Lead", "State"]
     drawn = table(columns, [])
-    drawn.columns[0].overflow = "ellipsis"
     for row in snapshot.datasets:
         rate = f"{size(row.rate_bytes_per_s)}/s" if row.rate_bytes_per_s else "-"
         drawn.add_row(
@@ -109,33 +110,40 @@ def _wide_status(snapshot: Snapshot) -> Table:
     return drawn
 
 
-def _narrow_status(snapshot: Snapshot) -> Table:
-    drawn = table(["Dataset", "Kind", ("Files", "right"), ("%", "right"), ("ETA", "right"), "Lead", "State"], [])
-    for row in snapshot.datasets:
-        where = Text.assemble(
-            cell(row.dataset),
-            "\n",
-            cell(f"  {row.source}", "dim"),
-            "\n",
-            cell(f"  > {row.destination}", "dim"),
-        )
-        files = Text.assemble(
-            cell(_files(row)),
-            "\n",
-            cell(size(row.bytes["done"]), "dim"),
-            "\n",
-            cell(f"of {size(row.bytes['total'])}", "dim"),
-        )
-        drawn.add_row(
-            where,
-            cell(row.kind),
-            files,
-            cell(_percent(row)),
-            cell(duration(row.eta_s)),
-            cell(row.lead),
-            _state(row),
-        )
+def _narrow_status(snapshot: Snapshot, width: int) -> Table:
+    """Three lines a dataset: itself, where it comes from, where it goes to."""
+    drawn = table(["Dataset", ("Files", "right"), ("%", "right"), "Lead", "State"], [])
+    others = [[_amounts(row), cell(_percent(row)), cell(row.lead), _progress(row)] for row in snapshot.datasets]
+    taken = sum(max((max(map(len, each[column].plain.split("\n"))) for each in others), default=0) for column in range(4))
+    room = max(20, width - taken - 15)  # what is between five columns, and beside them
+    for row, rest in zip(snapshot.datasets, others, strict=True):
+        lead = f"  {row.kind} "
+        route = _folded(lead, row.source, room) + _folded(f"{'to':>{len(lead) - 1}} ", row.destination, room)
+        where = Text("\n").join([cell(row.dataset), *(Text(line, style="dim") for line in route)])
+        drawn.add_row(where, *rest)
     return drawn
+
+
+def _amounts(row: Row) -> Text:
+    return Text("\n").join(
+        [cell(_files(row)), cell(size(row.bytes["done"]), "dim"), cell(f"of {size(row.bytes['total'])}", "dim")]
+    )
+
+
+def _progress(row: Row) -> Text:
+    lines = [_state(row)]
+    if row.rate_bytes_per_s:
+        lines.append(cell(f"{size(row.rate_bytes_per_s)}/s", "dim"))
+    if row.eta_s is not None:
+        lines.append(cell(f"ETA {duration(row.eta_s)}", "dim"))
+    return Text("\n").join(lines)
+
+
+def _folded(lead: str, text: str, room: int) -> list[str]:
+    """The text in lines of at most `room` columns, the first after `lead`, the others set in as far."""
+    shown, step = cell(text).plain, max(8, room - len(lead))
+    pieces = [shown[start : start + step] for start in range(0, len(shown), step)]
+    return [(lead if number == 0 else " " * len(lead)) + piece for number, piece in enumerate(pieces)]
 
 
 def remarks(snapshot: Snapshot) -> list[Text]:

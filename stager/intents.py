@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from stager import triggers
 from stager.database import Database, again
 from stager.models import Intent, decode_path
 
@@ -40,7 +42,17 @@ def retry(database: Database, name: str, glob: str | None = None) -> int:
             WHERE c.trouble IS NOT NULL AND (c.piece_of = items.id
                   OR (c.host = m.destination_host AND c.path = items.destination))))"""
         chosen = f"((state IN ('held', 'waiting') AND NOT missing AND destination IS NOT NULL) {lost})"
-        return _change(database, connection, manifest, chosen, glob, "waiting", None)
+        return _look_again(connection, manifest) + _change(
+            database, connection, manifest, chosen, glob, "waiting", None
+        )
+
+
+def _look_again(connection: Connection, manifest: int) -> int:
+    """Have focal planes whose headers could not be used looked at once more, as those that were missing are."""
+    statement = sa.text("""
+        UPDATE items SET state = 'waiting', missing = :yes, kind = NULL
+        WHERE manifest_id = :id AND state = 'held' AND destination IS NULL""")
+    return int(connection.execute(statement, {"yes": True, "id": manifest}).rowcount)
 
 
 @again
@@ -51,16 +63,18 @@ def hold(database: Database, name: str, glob: str | None = None) -> int:
         if glob is None:
             _intend(connection, manifest, Intent.HELD)
             return _count(connection, manifest, "state = 'waiting'")
-        return _change(database, connection, manifest, "state = 'waiting'", glob, "held", OPERATOR)
+        # What is missing is left as it is: it would not be looked for again, nor could it be released.
+        return _change(database, connection, manifest, "state = 'waiting' AND NOT missing", glob, "held", OPERATOR)
 
 
 @again
-def release(database: Database, name: str, glob: str | None = None) -> int:
+def release(database: Database, name: str, glob: str | None = None, *, folders: Sequence[Path] = ()) -> int:
     """Let a held manifest go on, and what an operator or an error held in it be tried again; returns how many items."""
     with database.write() as connection:
         manifest, intent = _newest(connection, name)
         if intent in (Intent.HELD, Intent.CANCELLED) and glob is None:
             _intend(connection, manifest, Intent.ACTIVE)
+            triggers.write_whole_of(database, connection, manifest, folders)  # what became whole while it was cancelled
         return _change(
             database,
             connection,
@@ -73,14 +87,17 @@ def release(database: Database, name: str, glob: str | None = None) -> int:
 
 
 @again
-def cancel(database: Database, name: str, glob: str | None = None) -> int:
-    """Give a manifest up, or exclude some of its items; what is proven stays. Returns how many items."""
+def cancel(database: Database, name: str, glob: str | None = None, *, folders: Sequence[Path] = ()) -> int:
+    """Give a manifest up, or exclude some of its items, which may make a group whole; what is proven stays.
+    Returns how many items. `folders` are where cameras of one's own lie."""
     with database.write() as connection:
         manifest, _ = _newest(connection, name)
         if glob is None:
             _intend(connection, manifest, Intent.CANCELLED)
             return _count(connection, manifest, "state NOT IN ('done', 'excluded')")
-        return _change(database, connection, manifest, "state IN ('waiting', 'held')", glob, "excluded", OPERATOR)
+        changed = _change(database, connection, manifest, "state IN ('waiting', 'held')", glob, "excluded", OPERATOR)
+        triggers.write_whole_of(database, connection, manifest, folders)
+        return changed
 
 
 def _intend(connection: Connection, manifest: int, intent: Intent) -> None:

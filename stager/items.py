@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ items = Item.__table__  # type: ignore[attr-defined]  # SQLModel gives its table
 copies = Copy.__table__  # type: ignore[attr-defined]
 attempts = Attempt.__table__  # type: ignore[attr-defined]
 images = Image.__table__  # type: ignore[attr-defined]
+
+TAKEN_BACK_AT_ONCE = 1000  # items of dead leases that one transaction makes waiting again
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ def _choose(database: Database, connection: Connection, manifest_id: int, most: 
     query = sa.text(f"""
         SELECT id, COALESCE(bytes, size, 0) FROM items
         WHERE manifest_id = :manifest AND state = 'waiting' AND NOT missing AND not_before <= {database.now}
+          AND EXISTS (SELECT 1 FROM manifests m WHERE m.id = :manifest AND m.intent = 'active')
         ORDER BY not_before, id LIMIT :most {skip}""")
     chosen: list[int] = []
     total = 0
@@ -150,12 +154,13 @@ def renew(database: Database, worker: str, lease_s: float) -> int:
 
 
 @again
-def finish(database: Database, worker: str, finished: Sequence[Finished]) -> Written:
+def finish(database: Database, worker: str, finished: Sequence[Finished], *, folders: Sequence[Path] = ()) -> Written:
     """Write what became of items of ONE manifest: copies, images, attempts, states, and the triggers of groups
-    that became whole by it, in one transaction."""
+    that became whole by it, in one transaction. `folders` are where cameras of one's own lie."""
     written = Written()
     with database.write() as connection:
         groups = sorted({one.item.group_id for one in finished if one.item.group_id is not None})
+        _lock(database, connection, [one.item for one in finished])
         triggers.lock_groups(connection, groups)
         for one in finished:
             done = one.error is None
@@ -172,8 +177,21 @@ def finish(database: Database, worker: str, finished: Sequence[Finished]) -> Wri
             _add_copies(database, connection, one, destination)
             _add_images(database, connection, one)
         whole = sorted({one.item.group_id for one in proven if one.item.group_id is not None})
-        written.triggers = triggers.write_whole(database, connection, whole)
+        written.triggers = triggers.write_whole(database, connection, whole, folders)
     return written
+
+
+def _lock(database: Database, connection: Connection, written: Sequence[Claimed]) -> None:
+    """Let those who finish items of one manifest take turns: each writes several rows of `tallies`, and two that
+    write them in different orders would wait for each other until the server ends one."""
+    if database.is_sqlite or not written:
+        return
+    for query, ids in (
+        ("SELECT id FROM items WHERE id IN :ids ORDER BY id FOR UPDATE", {one.id for one in written}),
+        ("SELECT 1 FROM tallies WHERE manifest_id IN :ids AND state = 'running' ORDER BY manifest_id FOR UPDATE",
+         {one.manifest_id for one in written}),
+    ):  # fmt: skip
+        connection.execute(sa.text(query).bindparams(sa.bindparam("ids", sorted(ids), expanding=True)))
 
 
 def _held_lease(one: Claimed) -> Any:
@@ -291,19 +309,34 @@ def take_back(database: Database, *, dead: Collection[str] = ()) -> int:
 
     The try that was lost is kept as an attempt; it does not count against the item.
     """
-    expired = f"state = 'running' AND (claimed_until < {database.now} OR worker IN :dead)"
-    named: Any = sa.bindparam("dead", list(dead) or [""], expanding=True)
-    with database.write() as connection:
-        connection.execute(
-            sa.text(f"""
-            INSERT INTO attempts (item_id, manifest_id, epoch, worker, ended_at, outcome, bytes, kind, side, text)
-            SELECT id, manifest_id, epoch, worker, {database.now}, 'lost', 0, 'transient', 'local',
-                   'the worker that held the lease is gone' FROM items WHERE {expired}""").bindparams(named)
-        )
-        statement = sa.text(f"""
-            UPDATE items SET state = 'waiting', worker = NULL, claimed_until = NULL, not_before = {database.now}
-            WHERE {expired}""").bindparams(named)
-        return connection.execute(statement).rowcount
+    lock = "" if database.is_sqlite else "FOR UPDATE SKIP LOCKED"  # what is being written just now is no dead lease
+    query = sa.text(f"""
+        SELECT id FROM items WHERE state = 'running' AND (claimed_until < {database.now} OR worker IN :dead)
+        ORDER BY id LIMIT {TAKEN_BACK_AT_ONCE} {lock}""")
+    query = query.bindparams(sa.bindparam("dead", list(dead) or [""], expanding=True))
+    taken = 0
+    while True:
+        with database.write() as connection:
+            lost = [row[0] for row in connection.execute(query)]
+            if lost:
+                _take_back(database, connection, lost)
+        taken += len(lost)
+        if len(lost) < TAKEN_BACK_AT_ONCE:
+            return taken
+
+
+def _take_back(database: Database, connection: Connection, lost: list[int]) -> None:
+    these: Any = sa.bindparam("lost", lost, expanding=True)
+    for statement in (
+        f"""
+        INSERT INTO attempts (item_id, manifest_id, epoch, worker, ended_at, outcome, bytes, kind, side, text)
+        SELECT id, manifest_id, epoch, worker, {database.now}, 'lost', 0, 'transient', 'local',
+               'the worker that held the lease is gone' FROM items WHERE id IN :lost""",
+        f"""
+        UPDATE items SET state = 'waiting', worker = NULL, claimed_until = NULL, not_before = {database.now}
+        WHERE id IN :lost""",
+    ):
+        connection.execute(sa.text(statement).bindparams(these))
 
 
 def next_due_s(database: Database, only: Collection[int] | None = None) -> float | None:

@@ -5,14 +5,15 @@ JSON with STAGER_LOG=json, or when the journal reads it; else `key=value`. Text 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
 import structlog
 
 
-def log_to_stderr() -> None:
-    """Set the daemon's log up."""
+def log_to_stderr(*, least: int = logging.INFO) -> None:
+    """Set the daemon's log up; what is of less weight than `least` is left out."""
     shape = os.environ.get("STAGER_LOG", "plain")
     renderer = (
         structlog.processors.JSONRenderer(ensure_ascii=True)
@@ -26,6 +27,7 @@ def log_to_stderr() -> None:
             _escaped,
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +53,10 @@ def publish(database: Database, config: Config, trigger_id: str) -> None:
             phase="inventory",
         )
     path = inventory_path(row)
-    land_bytes(Hosts(database, config)[row.host], path, b"".join(lines))
+    host = Hosts(database, config)[row.host]
+    epoch = int(row.id[:7], 16)  # the trigger's own, so that the part a crash left is known by it
+    host.sweep(posixpath.dirname(path), lambda item, part_epoch: (item, part_epoch) == (0, epoch))
+    land_bytes(host, path, b"".join(lines), epoch)
     _ready(database, trigger_id, f"{row.host}:{path}")
 
 

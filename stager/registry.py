@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,10 @@ class Visit:
 
 
 def completeness(database: Database, dataset: str | None = None) -> list[Visit]:
-    """Every visit of the datasets, by the newest revision of each manifest that knows visits."""
+    """Every visit of the datasets, by the newest revision of each manifest that knows visits.
+
+    A file that two manifests bring to one place is counted once, at its best.
+    """
     totals: dict[tuple[str, str, str], dict[str, int]] = {}
     with database.read() as connection:
         for row in _item_counts(connection, dataset):
@@ -115,11 +118,16 @@ def _item_counts(connection: Connection, dataset: str | None) -> list[Any]:
     on_sqlite = connection.dialect.name == "sqlite"
     visit = "json_extract(i.ids, '$.visit')" if on_sqlite else "(i.ids::json ->> 'visit')"
     query = sa.text(f"""
-        SELECT m.dataset, m.destination_host AS host, {visit} AS visit,
-               CASE WHEN i.missing THEN 'missing' ELSE i.state END AS state, sum(i.files) AS files
-        FROM items i JOIN manifests m ON m.id = i.manifest_id
-        WHERE m.intent IN ('active', 'held') AND i.ids IS NOT NULL AND {visit} IS NOT NULL
-          AND (m.dataset = :dataset OR :every)
+        SELECT dataset, host, visit, substr(best, 2) AS state, sum(files) AS files FROM (
+            SELECT m.dataset, m.destination_host AS host, {visit} AS visit,
+                   COALESCE(i.destination, i.source) AS place, max(i.files) AS files,
+                   min(CASE WHEN i.missing THEN '4missing' WHEN i.state = 'done' THEN '1done'
+                            WHEN i.state = 'held' THEN '3held' WHEN i.state = 'excluded' THEN '5excluded'
+                            ELSE '2' || i.state END) AS best
+            FROM items i JOIN manifests m ON m.id = i.manifest_id
+            WHERE m.intent IN ('active', 'held') AND i.ids IS NOT NULL AND {visit} IS NOT NULL
+              AND (m.dataset = :dataset OR :every)
+            GROUP BY 1, 2, 3, 4) AS places
         GROUP BY 1, 2, 3, 4""")
     return list(connection.execute(query, {"dataset": dataset or "", "every": dataset is None}))
 
@@ -138,14 +146,41 @@ class Finding:
 
     dataset: str
     location: str
+    ids: dict[str, Any]
     problem: str
 
 
 def findings(database: Database, dataset: str | None = None) -> list[Finding]:
     """All images whose headers have something wrong in them."""
     query = sa.text("""
-        SELECT dataset, host, path, problem FROM images
+        SELECT dataset, host, path, ids, problem FROM images
         WHERE problem IS NOT NULL AND (dataset = :dataset OR :every) ORDER BY dataset, host, path""")
     with database.read() as connection:
         rows = connection.execute(query, {"dataset": dataset or "", "every": dataset is None})
-        return [Finding(row[0], f"{row[1]}:{decode_path(row[2])}", row[3]) for row in rows]
+        return [
+            Finding(row.dataset, f"{row.host}:{decode_path(row.path)}", json.loads(row.ids), row.problem) for row in rows
+        ]
+
+
+MOST_VALUES = 4  # of one id that are written out; more are left unsaid
+
+
+def summaries(found: Sequence[Finding]) -> list[str]:
+    """A sentence for all images of a visit at a host that have the same thing wrong: a bad sensor is one, not 32.
+
+    An id is said with its values where they are few.
+    """
+    groups: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for one in found:
+        host = one.location.partition(":")[0]
+        groups.setdefault((one.dataset, host, str(one.ids.get("visit")), one.problem), []).append(one)
+    return [_summary(*key, alike) for key, alike in groups.items()]
+
+
+def _summary(dataset: str, host: str, visit: str, problem: str, alike: Sequence[Finding]) -> str:
+    if len(alike) == 1:
+        return f"{alike[0].location}: {problem}"
+    names = dict.fromkeys(name for one in alike for name in one.ids if name != "visit")
+    values = {name: sorted({str(one.ids[name]) for one in alike if name in one.ids}) for name in names}
+    said = [f"{name} {' and '.join(few)}" for name, few in values.items() if len(few) <= MOST_VALUES]
+    return f"{dataset} at {host}, {', '.join([f'visit {visit}', *said])}: {len(alike)} images: {problem}"

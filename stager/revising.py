@@ -6,7 +6,9 @@ What the revision before had proven, and what did not change, is carried over an
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -119,8 +121,9 @@ def differs(database: Database, new: int, old: int) -> bool:
 
 
 @again
-def activate(database: Database, manifest: Manifest, manifest_id: int, note: str) -> int:
-    """Make a planned revision the one that is carried out; returns how many items were carried over as proven."""
+def activate(database: Database, manifest: Manifest, manifest_id: int, note: str, folders: Sequence[Path] = ()) -> int:
+    """Make a planned revision the one that is carried out; returns how many items were carried over as proven.
+    `folders` are where cameras of one's own lie."""
     with database.write() as connection:
         row = connection.execute(
             sa.text("""SELECT id, document FROM manifests WHERE name = :name AND id <> :id AND intent <> 'planning'
@@ -141,7 +144,7 @@ def activate(database: Database, manifest: Manifest, manifest_id: int, note: str
             {"note": note or None, "id": manifest_id},
         )
         groups = _groups_to_check(connection, manifest_id, row.id if row else None)
-        triggers.write_whole(database, connection, groups)
+        triggers.write_whole(database, connection, groups, folders)
     return carried
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,7 +102,7 @@ def submit(
         for one in planned:
             result.add(one)
         return result
-    return _write(database, manifest, planned, before if same else None, where, notes)
+    return _write(database, manifest, planned, before if same else None, where, notes, config.camera_folders)
 
 
 def _check(database: Database, config: Config, manifest: Manifest, where: str) -> None:
@@ -198,6 +199,7 @@ def _write(
     same: revising.Revision | None,
     where: str,
     notes: list[str],
+    folders: Sequence[Path],
 ) -> Submitted:
     """Write the items, then make them the newest revision unless they are the same as those of `same`."""
     revision, manifest_id = revising.begin(database, manifest)
@@ -223,7 +225,7 @@ def _write(
     if same is not None and not revising.differs(database, manifest_id, same.id):
         revising.drop(database, manifest_id)
         return Submitted(manifest.name, same.revision, False)
-    result.carried = revising.activate(database, manifest, manifest_id, "; ".join(result.notes[:20]))
+    result.carried = revising.activate(database, manifest, manifest_id, "; ".join(result.notes[:20]), folders)
     return result
 
 

@@ -14,9 +14,11 @@ from stager.config import Config
 from stager.database import Database
 from stager.models import decode_path
 from stager.opening import Hosts
+from transfers.agent import OWN
 from transfers.errors import TransferError
 
 FIRST_LOOK_S = 30 * 86400.0  # how far back a worker that starts looks for leases that were lost
+OVERLAP_S = 3600.0  # a transaction that was open at the sweep before may have written an earlier time
 
 
 def sweep(database: Database, config: Config, since: float | None) -> tuple[list[str], float]:
@@ -27,7 +29,7 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
     """
     with database.read() as connection:
         now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
-        begun = now - FIRST_LOOK_S if since is None else since
+        begun = now - FIRST_LOOK_S if since is None else since - OVERLAP_S
         query = sa.text("""
             SELECT DISTINCT m.destination_host, m.kind, i.destination FROM attempts a
             JOIN items i ON i.id = a.item_id JOIN manifests m ON m.id = i.manifest_id
@@ -37,13 +39,16 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
     for host, kind, destination in rows:
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
+    if since is None:  # what a crash left of a root's first use lies in no item's folder
+        for name in config.hosts:
+            folders.setdefault(name, set()).add(OWN)
     removed, swept = list[str](), True
     for name, paths in folders.items():
         try:
             removed += _sweep_host(database, config, name, paths)
         except (TransferError, KeyError):  # down now, or no longer configured: another sweep will see
             swept = False
-    return removed, now if swept else begun
+    return removed, now if swept else begun + OVERLAP_S
 
 
 def sweep_scratch(folder: Path, older_than_s: float = 3600.0) -> list[Path]:
@@ -61,6 +66,8 @@ def _sweep_host(database: Database, config: Config, name: str, paths: set[str]) 
     host = Hosts(database, config)[name]
 
     def is_dead(item: int, epoch: int) -> bool:
+        if item == 0:  # inventories are swept where they are written (see publishing), markers here
+            return epoch == 0
         return not items.alive(database, [(item, epoch)])
 
     return [f"{name}:{part}" for path in sorted(paths) for part in host.sweep(path, is_dead)]

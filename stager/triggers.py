@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from manifests.manifest import Manifest
 from stager.database import Database
 from stager.models import TriggerState, decode_path
 
+AT_ONCE = 500  # groups looked at by one query
 EVENT_TYPE = "org.stager.dataset.complete"
 Ids = dict[str, Any]
 
@@ -52,8 +54,11 @@ def lock_groups(connection: Connection, groups: Collection[int]) -> None:
         connection.execute(query.bindparams(sa.bindparam("ids", list(groups), expanding=True)))
 
 
-def write_whole(database: Database, connection: Connection, groups: Sequence[int]) -> list[str]:
-    """Write the triggers of those of the groups that are whole; returns the ids of new ones.
+def write_whole(
+    database: Database, connection: Connection, groups: Sequence[int], folders: Sequence[Path] = ()
+) -> list[str]:
+    """Write the triggers of those of the groups that are whole; returns the ids of new ones. `folders` are where
+    cameras of one's own lie.
 
     Whole: at least one item, all of them proven but for the excluded ones. A revision that was superseded or
     cancelled gives no more triggers.
@@ -67,10 +72,22 @@ def write_whole(database: Database, connection: Connection, groups: Sequence[int
           AND EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done')
         ORDER BY g.id""").bindparams(sa.bindparam("ids", list(groups), expanding=True))
     whole = [row[0] for row in connection.execute(query)]
-    return [new for group in whole for new in _write(database, connection, group)]
+    return [new for group in whole for new in _write(database, connection, group, folders)]
 
 
-def _write(database: Database, connection: Connection, group_id: int) -> Iterator[str]:
+def write_whole_of(database: Database, connection: Connection, manifest_id: int, folders: Sequence[Path]) -> None:
+    """Write the triggers of all groups of a manifest that are whole and have none yet."""
+    query = sa.text("""
+        SELECT g.id FROM groups g WHERE g.manifest_id = :id
+          AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.group_id = g.id) ORDER BY g.id""")
+    groups = [row[0] for row in connection.execute(query, {"id": manifest_id})]
+    for start in range(0, len(groups), AT_ONCE):
+        lot = groups[start : start + AT_ONCE]
+        lock_groups(connection, lot)
+        write_whole(database, connection, lot, folders)
+
+
+def _write(database: Database, connection: Connection, group_id: int, folders: Sequence[Path]) -> Iterator[str]:
     query = sa.text("""
         SELECT m.id, m.name, m.revision, m.dataset, m.destination_host, m.document, g.ids
         FROM groups g JOIN manifests m ON m.id = g.manifest_id WHERE g.id = :id""")
@@ -79,7 +96,7 @@ def _write(database: Database, connection: Connection, group_id: int) -> Iterato
     if manifest.trigger is None:
         return
     excluded = _excluded(connection, group_id)
-    for ids, files, size in _parts(connection, group_id, json.loads(row.ids), manifest):
+    for ids, files, size in _parts(connection, group_id, json.loads(row.ids), manifest, folders):
         label = label_of(ids)
         data = {
             "dataset": row.dataset,
@@ -105,7 +122,9 @@ def _write(database: Database, connection: Connection, group_id: int) -> Iterato
             yield new
 
 
-def _parts(connection: Connection, group_id: int, ids: Ids, manifest: Manifest) -> Iterator[tuple[Ids, int, int]]:
+def _parts(
+    connection: Connection, group_id: int, ids: Ids, manifest: Manifest, folders: Sequence[Path]
+) -> Iterator[tuple[Ids, int, int]]:
     """(ids, files, bytes) for each trigger that a whole group gives.
 
     One as a rule. Where the manifest asks for one a CCD and an item is a whole focal plane, the group is the
@@ -118,7 +137,7 @@ def _parts(connection: Connection, group_id: int, ids: Ids, manifest: Manifest) 
         yield ids, int(files), int(size)
         return
     totals: dict[tuple[Any, ...], list[int]] = {}
-    camera = load(manifest.camera) if manifest.camera else None
+    camera = load(manifest.camera, folders) if manifest.camera else None
     for proven in group_files(connection, group_id):
         found = {**ids, **_file_ids(camera, proven.path)}
         total = totals.setdefault(tuple(found.get(name) for name in per), [0, 0])
@@ -161,7 +180,7 @@ def _excluded(connection: Connection, group_id: int) -> list[dict[str, Any]]:
     query = sa.text("""
         SELECT source, ids, reason FROM items WHERE group_id = :id AND state = 'excluded' ORDER BY source""")
     return [
-        {"path": row.source, "ids": json.loads(row.ids or "{}"), "reason": row.reason}
+        {"path": decode_path(row.source), "ids": json.loads(row.ids or "{}"), "reason": row.reason}
         for row in connection.execute(query, {"id": group_id})
     ]
 

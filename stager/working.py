@@ -110,7 +110,9 @@ class _Writer:
 
     def flush(self) -> None:
         if self._due:
-            written = items.finish(self.batch.database, self.batch.worker, self._due)
+            written = items.finish(
+                self.batch.database, self.batch.worker, self._due, folders=self.batch.config.camera_folders
+            )
             self.batch.progress.items += written.done
         self._due = []
         self._flushed = time.monotonic()

@@ -522,9 +522,7 @@ class Tree:
                 return fd, state
             os.close(fd)
         facts = {"not_a_file": True}
-        raise Fault(
-            "refused", "the name is taken by %s, not a file" % what_is(state.st_mode), path, facts=facts
-        )
+        raise Fault("refused", "the name is taken by %s, not a file" % what_is(state.st_mode), path, facts=facts)
 
     def make_folder(self, path: str, mode: Optional[int]) -> int:
         """The folder's descriptor, made with its parents where missing; others may be making it too."""
@@ -746,10 +744,9 @@ def encoded_checksum(total: int) -> bytes:
 
 def with_value(header: bytes, keyword: bytes, value: bytes) -> bytes:
     """The header with the quoted value of one card changed, its comment kept, if it has that card."""
-    start = header.find(keyword.ljust(8) + b"= '")
-    while start % 80 > 0:
-        start = header.find(keyword.ljust(8) + b"= '", start + 1)
-    if start < 0:
+    begin = keyword.ljust(8) + b"= '"
+    start = next((at for at in range(0, len(header), 80) if header.startswith(begin, at)), None)
+    if start is None:
         return header
     card = header[start : start + 80]
     comment = card[card.index(b"'", 11) + 1 :].strip()
@@ -773,9 +770,7 @@ def summed_header(header: bytes, datasum: int) -> bytes:
 def check_piece(piece: Piece, size: int) -> None:
     """Fault "refused" for a recipe that makes no sense, "source corrupt" for a source too short for it."""
     if len(piece.header) % 2880 or not 0 <= piece.pad < 2880:
-        raise Fault(
-            "refused", "a piece's header must be whole blocks of 2880 bytes, its padding less than one"
-        )
+        raise Fault("refused", "a piece's header must be whole blocks of 2880 bytes, its padding less than one")
     for cut in piece.cuts:
         if cut.offset < 0 or cut.row < 1 or cut.rows < 0 or cut.stride < cut.row:
             raise Fault("refused", "a cut must have rows of at least a byte that do not overlap: %s" % (cut,))
@@ -970,14 +965,10 @@ class Reader:
             unit = list(group)
             if len(unit) > 1:
                 yield ("unit", len(unit))
-            for (_, cut), run in itertools.groupby(
-                unit, key=lambda want: (want.source, want.piece is not None)
-            ):
+            for (_, cut), run in itertools.groupby(unit, key=lambda want: (want.source, want.piece is not None)):
                 yield from self.of_source(list(run), self.pieces if cut else self.files)
 
-    def of_source(
-        self, wants: List[Want], frames: Callable[[Source, List[Want]], Iterator[Frame]]
-    ) -> Iterator[Frame]:
+    def of_source(self, wants: List[Want], frames: Callable[[Source, List[Want]], Iterator[Frame]]) -> Iterator[Frame]:
         """The frames of wants of one source, which is opened once and must stay as it is for all of them."""
         try:
             source = Source(self.tree, wants[0])
@@ -1173,9 +1164,7 @@ def described(path: str, state: os.stat_result) -> Union[FileInfo, Skipped]:
     return Skipped(path, what_is(state.st_mode))
 
 
-def unusual(
-    walk: Walk, path: str, level: Level, name: bytes, state: os.stat_result
-) -> Union[FileInfo, Skipped, None]:
+def unusual(walk: Walk, path: str, level: Level, name: bytes, state: os.stat_result) -> Union[FileInfo, Skipped, None]:
     """What to say of an entry that is not simply a file; None for a folder, which is gone into."""
     if len(raw(path)) > PATH_BYTES:
         return Skipped(path, "its path is longer than %d bytes" % PATH_BYTES)
@@ -1218,6 +1207,9 @@ def part_name(name: str, item: int, epoch: int, turn: int, instance: str) -> byt
     if len(data) > room:
         data = data[:room].decode("utf-8", "ignore").encode("utf-8")
     return b"." + data + tail.encode("ascii")
+
+
+IMPOSTOR = "another file has taken the place of the part"
 
 
 class Proven(NamedTuple):
@@ -1283,7 +1275,7 @@ class Part:
         fd = os.open(self.name, OPEN_FILE, dir_fd=tree.folder(self.folder))
         self.reading = io.FileIO(fd)
         if not os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
-            raise Fault("conflict", "another file has taken the place of the part")
+            raise Fault("conflict", IMPOSTOR)
 
     def finish(self, file_mode: Optional[int]) -> None:
         """Give the written part its times and mode."""
@@ -1713,6 +1705,9 @@ class Placing:
 
     def rename(self, part: Part) -> None:
         folder, final = self.tree.place(part.path)
+        assert part.settling is not None
+        if lstat(folder, part.name).st_ino != part.settling.result().inode:
+            raise Fault("conflict", IMPOSTOR)
         try:
             rename_new(folder, part.name, folder, final)
         except FileExistsError:
@@ -1882,9 +1877,7 @@ def read_header(stream: Union[Plain, Gunzipped], number: int, first: bytes, room
     return b"".join(blocks)
 
 
-def integer_of(
-    cards: Dict[bytes, List[bytes]], number: int, keyword: str, default: Optional[int] = None
-) -> int:
+def integer_of(cards: Dict[bytes, List[bytes]], number: int, keyword: str, default: Optional[int] = None) -> int:
     """The integer of a card that decides where data ends; Fault if absent, no integer, or ambiguous."""
     found = cards.get(keyword.encode("ascii"), [])
     values = set()
@@ -1972,6 +1965,8 @@ def begins_hdu(number: int, block: bytes) -> bool:
     if number == 0:
         if not block:
             raise corrupt(0, "the file is empty")
+        if block.startswith(b"\x1f\x8b"):
+            raise corrupt(0, "the file is gzip data, so its name must end in .gz")
         if not re.match(rb"SIMPLE  = +[TF] *(/.*)?", block[:80], re.DOTALL):
             raise corrupt(0, "the file does not begin with a card SIMPLE = T, so it is not FITS")
     elif not block.startswith(b"XTENSION= "):
@@ -2085,15 +2080,11 @@ class Agent:
                 try:
                     yield digest_at(tree, path, algorithm, reread, stop)
                 except EOFError:
-                    yield Fault(
-                        "source changed", "the file became shorter while it was read", path, "source", "read"
-                    )
+                    yield Fault("source changed", "the file became shorter while it was read", path, "source", "read")
                 except (OSError, Fault) as error:
                     yield fault_of(error, path, "source", "read")
 
-    def headers(
-        self, paths: Iterable[str], limits: Limits = LIMITS
-    ) -> Iterator[Union[Tuple[Hdu, ...], Fault]]:
+    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[Union[Tuple[Hdu, ...], Fault]]:
         """The HDUs of each FITS file (gunzipped on the fly where its name ends in .gz), or its Fault.
 
         FITS 4.0 structure, held against the file's length: what is not FITS, cut short or damaged is "source
@@ -2188,9 +2179,7 @@ def remove(tree: Tree, path: str) -> Optional[Fault]:
         folder, name = tree.place(may_change(path))
         state = lstat(folder, name)
         if not stat.S_ISREG(state.st_mode):
-            return Fault(
-                "refused", "it is %s, not a file" % what_is(state.st_mode), path, "destination", "remove"
-            )
+            return Fault("refused", "it is %s, not a file" % what_is(state.st_mode), path, "destination", "remove")
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         return None
@@ -2292,9 +2281,7 @@ def check_marker(tree: Tree, marker: str) -> None:
     try:
         found = read_marker(tree)
     except (OSError, Fault) as error:
-        raise Fault(
-            "host down", "the root's marker cannot be read: %s" % error, MARKER, phase="open"
-        ) from error
+        raise Fault("host down", "the root's marker cannot be read: %s" % error, MARKER, phase="open") from error
     if marker in (found, derived_marker(tree)):
         return
     if found is None:
@@ -2328,7 +2315,7 @@ def made_marker(tree: Tree, instance: str) -> str:
         folder = tree.folder(OWN)
         rename_new(folder, part.name, folder, raw(part.last_name))
         part.placed = True
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # another made one, or swept this part away after it did
         text = read_marker(tree) or text
     finally:
         part.remove(tree)

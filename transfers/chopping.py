@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import NamedTuple
 
-from astropy.io.fits import Card
-
 from transfers.agent import Cut, Hdu, Piece
 from transfers.errors import SourceCorrupt
 from transfers.fits import BLOCK, CARD, Header, header_bytes, keyword, without
@@ -251,6 +249,8 @@ def _cards(ccd: Ccd, rule: ChopRule, amplifier: Amplifier, shift: int, full: str
 
 
 def _new(name: str, value: str | bool, comment: str | None = None) -> bytes:
+    from astropy.io.fits import Card  # imported late: it takes a second, which a daemon that only copies need not wait
+
     return str(Card(name, value, comment)).encode("ascii")
 
 

@@ -56,12 +56,15 @@ def copy(
         yield from _side_by_side(lanes, stop)
 
 
-def land_bytes(destination: Host, path: str, data: bytes) -> Receipt:
+def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = None) -> Receipt:
     """Land bytes that were made here as a file, proven like any other; what is there and equal is adopted.
+
+    `epoch` names the part (of item 0), so that one that a crash left can be swept; without it, a random one.
 
     Raises the TransferError that the landing ended with.
     """
-    want = Want(0, secrets.randbelow(1 << 31), path, path, len(data))  # an epoch of its own: a part of its own
+    own = secrets.randbelow(1 << 31) if epoch is None else epoch
+    want = Want(0, own, path, path, len(data))
     body = ("end", {"size": len(data), "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"})
     frames = [("unit", 1), facts_of(want, len(data), time.time_ns()), ("data", data), body]
     result = next(iter(destination.land(frames)))

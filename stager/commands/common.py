@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stager.config import Config
     from stager.database import Database
 
-PIPED_COLUMNS = 160  # of a table that goes to a pipe or a file: a line for each row
+PIPED_COLUMNS = 400  # of a table that goes to a pipe or a file: a line for each row
 
 
 class Exit(IntEnum):

@@ -9,6 +9,8 @@ import typer
 
 from stager.commands.common import ConfigOption, Exit, JsonOption, complain, console, opened, print_json, say
 
+MOST_LINES = 50  # of a report of what is wrong; `--json` has all
+
 registry_app = typer.Typer(
     no_args_is_help=True, help="What landed, by its header; what is missing; what has bad headers."
 )
@@ -182,9 +184,10 @@ def verify(
         print_json({"checked": len(checked), "bytes": sum(one.copy.size for one in checked), "troubles": troubles})
     else:
         if bad:
-            console().print(
-                drawing.table(["Copy", "Trouble"], [(f"{one.copy.host}:{one.copy.path}", one.trouble) for one in bad])
-            )
+            rows = [(f"{one.copy.host}:{one.copy.path}", one.trouble) for one in bad[:MOST_LINES]]
+            console().print(drawing.table(["Copy", "Trouble"], rows))
+            if len(bad) > MOST_LINES:
+                say(f"and {len(bad) - MOST_LINES} more; `--json` has them all")
         proven = len(checked) - len(bad)
         say(
             f"{proven} of {len(checked)} copies proven, "
@@ -216,17 +219,18 @@ def registry_check(
     if as_json:
         print_json({"visits": [asdict(visit) for visit in visits], "findings": [asdict(one) for one in findings]})
         raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
-    counts = ["Expected", "Proven", "Missing", "Held", "Excluded", "Registered", "Bad"]
-    rows = [
-        (v.dataset, v.host, v.visit, v.expected, v.proven, v.missing, v.held, v.excluded, v.registered, v.bad)
-        for v in visits
-    ]
+    counts = ["expected", "proven", "missing", "registered", "bad"]
+    counts[3:3] = [name for name in ("held", "excluded") if any(getattr(visit, name) for visit in visits)]
+    rows = [(v.dataset, v.host, v.visit, *(getattr(v, name) for name in counts)) for v in visits]
+    headings = ["images" if name == "registered" else name for name in counts]
+    columns: list[Any] = ["Dataset", "Host", "Visit", *((name.capitalize(), "right") for name in headings)]
     out = console()
-    out.print(drawing.table(["Dataset", "Host", "Visit", *((name, "right") for name in counts)], rows))
-    for one in findings[:50]:
-        out.print(drawing.cell(f"{one.location}: {one.problem}"))
-    if len(findings) > 50:
-        say(f"and {len(findings) - 50} more; `--json` has them all")
+    out.print(drawing.table(columns, rows))
+    summaries = registry.summaries(findings)
+    for line in summaries[:MOST_LINES]:
+        out.print(drawing.cell(line))
+    if len(summaries) > MOST_LINES:
+        say(f"and {len(summaries) - MOST_LINES} more; `--json` has them all")
     raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
 
 

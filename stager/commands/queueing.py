@@ -41,16 +41,16 @@ def queue_list(queue: QueueName, as_json: JsonOption = False, config: ConfigOpti
     rows = [
         (
             one.id,
-            one.dataset,
-            one.revision,
-            one.group or "whole",
-            one.state,
-            one.claimed_by or "",
+            f"{one.dataset}, revision {one.revision}: {one.group or 'whole'}",
+            f"{one.state} by {one.claimed_by}" if one.claimed_by else one.state,
             one.note or "",
         )
         for one in found
     ]
-    console().print(drawing.table(["Id", "Dataset", ("Rev", "right"), "Group", "State", "Claimed by", "Note"], rows))
+    columns = ["Id", "What", "State", "Note"] if any(one.note for one in found) else ["Id", "What", "State"]
+    drawn = drawing.table(columns, [row[: len(columns)] for row in rows])
+    drawn.columns[0].no_wrap = True  # an id is there to be copied
+    console().print(drawn)
 
 
 @queue_app.command("claim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -67,10 +68,12 @@ def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
     """Carry out the newest revisions of these manifests, or watch the daemon do it; the exit code of how they stand."""
     from stager.daemon import Daemon, standing
     from stager.database import DaemonLock
+    from stager.logs import log_to_stderr
     from stager.revising import latest
 
     lock = DaemonLock(database)
     if lock.acquire():
+        log_to_stderr(least=logging.WARNING)  # the bar and the table tell the rest
         ids = [found.id for name in names if (found := latest(database, name))]
         worker = Daemon(database, config, only=ids, spool=False)
         worker.on_signals()

@@ -138,8 +138,9 @@ def cancel(manifest: Name, item: ItemOption = None, config: ConfigOption = None)
 def _intend(what: str, manifest: str, item: str | None, config: str | None, said: str) -> None:
     from stager import intents
 
-    with opened(config) as (_, database):
-        count = getattr(intents, what)(database, manifest, item)
+    with opened(config) as (read, database):
+        options = {"folders": read.camera_folders} if what in ("release", "cancel") else {}
+        count = getattr(intents, what)(database, manifest, item, **options)
     if item is not None and count == 0:
         complain(f"{manifest}: no item that {item} names can be changed so; `stager show {manifest}` lists them")
         raise typer.Exit(Exit.USAGE)
