@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from stager import __version__
 from stager.commands import looking, queueing, running, submitting
-from stager.commands.common import Exit, complain
+from stager.commands.common import ConfigOption, Exit, complain, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +23,25 @@ app = typer.Typer(
     "they are whole. Exit status: 0 all done, 1 some items failed or are held, 2 bad usage, configuration or "
     "manifest (nothing was changed), 3 not complete yet.",
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"stager {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    config: ConfigOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    if config is not None:  # `stager -c FILE status` is `stager status -c FILE`
+        os.environ["STAGER_CONFIG"] = config
+
+
 COMMANDS: tuple[Callable[..., None], ...] = (
     submitting.init, submitting.submit, running.run, running.daemon, looking.status, looking.show, submitting.retry,
     submitting.hold, submitting.release, submitting.cancel, looking.wait, running.restore, looking.verify,

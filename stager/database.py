@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 Row = tuple[Any, ...]
 
 BUSY_SECONDS = 90  # how long a transaction waits for another's to end
+ALONE = 7821134 << 32  # of PostgreSQL's advisory locks: those of `Database.alone` begin here
 _RETRIED = ("deadlock", "could not serialize", "database is locked", "database table is locked")
 
 
@@ -72,6 +75,25 @@ class Database:
         with self._reader.connect() as connection:
             yield connection
 
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Wait until nobody else does `what` on this database, and keep others from it meanwhile. The lock is the
+        kernel's or the server's, and goes with the process however it ends."""
+        key = zlib.crc32(what.encode("utf-8", "surrogateescape"))
+        if self.file:
+            with open(self.file.with_name(self.file.name + ".lock"), "ab") as lock:
+                # A lock on one byte that belongs to the open file, so that it parts threads too (struct flock).
+                byte = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, key, 1, 0)
+                fcntl.fcntl(lock, fcntl.F_OFD_SETLKW, byte)
+                yield
+        else:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+                session.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": ALONE + key})
+                try:
+                    yield
+                finally:
+                    session.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": ALONE + key})
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -100,9 +122,9 @@ def open_database(url: str) -> Database:
             database.file.parent.mkdir(parents=True, exist_ok=True)
         migrate(database)
         database.instance = _instance(database)
-    except (OperationalError, OSError) as error:
+    except (DBAPIError, OSError) as error:
         database.close()
-        cause = error.orig if isinstance(error, OperationalError) else error
+        cause = error.orig if isinstance(error, DBAPIError) else error
         where = database.url.render_as_string(hide_password=True)
         raise DatabaseError(f"the database {where} cannot be opened: {str(cause).strip()}") from error
     return database
@@ -217,8 +239,13 @@ def insert_many(connection: Connection, table: str, columns: Sequence[str], rows
         return len(rows)
     count = 0
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
-            count += 1
+    statement = f"COPY {table} ({names}) FROM STDIN"
+    errors: Any = connection.dialect.dbapi  # its errors are made SQLAlchemy's, as those of any other statement are
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+                count += 1
+    except errors.Error as error:
+        raise DBAPIError.instance(statement, None, error, errors.Error, dialect=connection.dialect) from error
     return count

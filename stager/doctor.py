@@ -11,7 +11,7 @@ from stager import items, scrubbing
 from stager.config import Config
 from stager.database import Database
 from stager.models import decode_path
-from stager.opening import Hosts
+from stager.opening import Hosts, remembered
 from transfers.errors import TransferError
 from transfers.hosts import FileInfo
 
@@ -124,7 +124,7 @@ def _not_there(database: Database, config: Config, name: str, copies: list[scrub
 def _parts(database: Database, config: Config) -> Examined:
     """That no part file is left of a lease that is dead."""
     left: list[str] = []
-    for name in config.hosts:
+    for name in (name for name in config.hosts if remembered(database, name)):  # looking must not be a first use
         dead: list[tuple[int, int]] = []
 
         def note(item: int, epoch: int, dead: list[tuple[int, int]] = dead) -> bool:

@@ -71,7 +71,7 @@ def table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]
 def status(snapshot: Snapshot, width: int) -> Table:
     """The percent-complete table: a line a dataset where there is room, else three."""
     wide = _wide_status(snapshot)
-    return wide if Console(width=ANY_WIDTH).measure(wide).maximum <= width else _narrow_status(snapshot, width)
+    return wide if Console(width=ANY_WIDTH, emoji=False).measure(wide).maximum <= width else _narrow_status(snapshot, width)
 
 
 def _state(row: Row) -> Text:
@@ -114,7 +114,8 @@ def _narrow_status(snapshot: Snapshot, width: int) -> Table:
     """Three lines a dataset: itself, where it comes from, where it goes to."""
     drawn = table(["Dataset", ("Files", "right"), ("%", "right"), "Lead", "State"], [])
     others = [[_amounts(row), cell(_percent(row)), cell(row.lead), _progress(row)] for row in snapshot.datasets]
-    taken = sum(max((max(map(len, each[column].plain.split("\n"))) for each in others), default=0) for column in range(4))
+    widths = [[max(map(len, one.plain.split("\n"))) for one in each] for each in others]
+    taken = sum(map(max, zip(*widths, strict=True)))
     room = max(20, width - taken - 15)  # what is between five columns, and beside them
     for row, rest in zip(snapshot.datasets, others, strict=True):
         lead = f"  {row.kind} "

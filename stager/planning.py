@@ -172,16 +172,16 @@ class Expectation:
         return planned
 
 
-def group_of(per: tuple[str, ...], planned: Planned) -> dict[str, Any] | None:
-    """The ids of the group that an item belongs to: those of `per` that it has; None when it has none of them.
+def group_of(per: tuple[str, ...], planned: Planned, *, chop: bool) -> dict[str, Any] | None:
+    """The ids of the group that an item belongs to; None when it is in none, for want of such ids.
 
-    A focal plane has no `ccd`: its group is coarser, and its trigger is divided when the group is whole.
+    A focal plane to chop has no `ccd`: its group is coarser, and its trigger is divided when the group is whole.
     """
     if not per:
         return {}
     ids = planned.ids or {}
     found = {name: ids[name] for name in per if name in ids}
-    return found or None
+    return found if len(found) == len(per) or (chop and found) else None
 
 
 def finder(source: str) -> Callable[[str], bool]:

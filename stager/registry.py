@@ -157,9 +157,8 @@ def findings(database: Database, dataset: str | None = None) -> list[Finding]:
         WHERE problem IS NOT NULL AND (dataset = :dataset OR :every) ORDER BY dataset, host, path""")
     with database.read() as connection:
         rows = connection.execute(query, {"dataset": dataset or "", "every": dataset is None})
-        return [
-            Finding(row.dataset, f"{row.host}:{decode_path(row.path)}", json.loads(row.ids), row.problem) for row in rows
-        ]
+        found = [(row.dataset, f"{row.host}:{decode_path(row.path)}", row.ids, row.problem) for row in rows]
+    return [Finding(name, location, json.loads(ids), problem) for name, location, ids, problem in found]
 
 
 MOST_VALUES = 4  # of one id that are written out; more are left unsaid

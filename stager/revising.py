@@ -131,8 +131,10 @@ def activate(database: Database, manifest: Manifest, manifest_id: int, note: str
             {"name": manifest.name, "id": manifest_id},
         ).first()
         carried = 0
-        if row is not None and _same_work(manifest, Manifest.from_canonical(row.document)):
+        old = None if row is None else Manifest.from_canonical(row.document)
+        if row is not None and old is not None and _same_work(manifest, old):
             carried = _carry(connection, manifest_id, row.id)
+        told = old is not None and (old.dataset, old.trigger) == (manifest.dataset, manifest.trigger)
         connection.execute(
             sa.text("UPDATE manifests SET intent = 'superseded' WHERE name = :name AND id <> :id"),
             {"name": manifest.name, "id": manifest_id},
@@ -143,7 +145,7 @@ def activate(database: Database, manifest: Manifest, manifest_id: int, note: str
             ),
             {"note": note or None, "id": manifest_id},
         )
-        groups = _groups_to_check(connection, manifest_id, row.id if row else None)
+        groups = _groups_to_check(connection, manifest_id, row.id if row and told else None)
         triggers.write_whole(database, connection, groups, folders)
     return carried
 
@@ -188,12 +190,12 @@ def _carry(connection: Connection, new: int, old: int) -> int:
 def _groups_to_check(connection: Connection, new: int, old: int | None) -> list[int]:
     """The groups that may be whole already and whose trigger was not given before.
 
-    A group that is in every item the one that the revision before triggered gives no second trigger: the one
-    it gave becomes the new group's.
+    A group that is in every item the one that the revision before (`old`) triggered gives no second trigger: the
+    one it gave becomes the new group's. `old` is None where that one told of another dataset, or another queue.
     """
     values = {"new": new, "old": old or 0}
-    unchanged: dict[int, int] = dict(
-        row._tuple()
+    unchanged: dict[int, int] = {
+        row[0]: row[1]
         for row in connection.execute(
             sa.text("""
         SELECT g.id, p.id FROM groups g JOIN groups p ON p.manifest_id = :old AND p.label = g.label
@@ -206,7 +208,7 @@ def _groups_to_check(connection: Connection, new: int, old: int | None) -> list[
             = (SELECT count(*) FROM items i WHERE i.group_id = p.id)"""),
             values,
         )
-    )
+    }
     for group, before in unchanged.items():
         moved = sa.text("UPDATE triggers SET group_id = :group WHERE group_id = :before")
         connection.execute(moved, {"group": group, "before": before})

@@ -74,10 +74,13 @@ def reading(url: str) -> Iterator[Any]:
 
 def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     """All datasets, or the one named (by its name or a manifest's), as the database says now."""
+    nothing = Snapshot(_iso(datetime.now(UTC).timestamp()), [], [])
+    if connection is None:
+        return nothing
     on_sqlite = isinstance(connection, sqlite3.Connection)
     cursor = connection.cursor()
-    if connection is None or not _has_tables(cursor, on_sqlite):
-        return Snapshot(_iso(datetime.now(UTC).timestamp()), [], [])
+    if not _has_tables(cursor, on_sqlite):
+        return nothing
     cursor.execute("BEGIN")
     now = float(_all(cursor, _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL)[0][0])
     tallies: dict[int, dict[str, tuple[int, int, int]]] = {}

@@ -86,9 +86,15 @@ def submit(
     camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
     if camera and (problem := check_ids(camera, manifest)):
         raise ManifestError((Problem("expect", problem),), where)
-    hosts = Hosts(database, config)
+    with database.alone(f"submit {manifest.name}"):
+        return _submit(database, config, manifest, camera, where, dry_run)
+
+
+def _submit(
+    database: Database, config: Config, manifest: Manifest, camera: Camera | None, where: str, dry_run: bool
+) -> Submitted:
     before = revising.latest(database, manifest.name)
-    source, notes = hosts[manifest.source.host], list[str]()
+    source, notes = Hosts(database, config)[manifest.source.host], list[str]()
     planned = _not_onto_itself(manifest, _plan(source, manifest, camera, notes), where)
     first = next(planned, None)
     same = before is not None and before.digest == manifest.digest()
@@ -241,7 +247,7 @@ def _write_chunk(
         now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
         rows = []
         for one in chunk:
-            group = group_of(per, one) if per is not None else None
+            group = group_of(per, one, chop=manifest.kind == "chop") if per is not None else None
             ungrouped += group is None
             group_id = None if group is None else _group(connection, manifest_id, group, groups, made)
             rows.append(_row(manifest_id, one, group_id, now))

@@ -13,7 +13,7 @@ from stager import items
 from stager.config import Config
 from stager.database import Database
 from stager.models import decode_path
-from stager.opening import Hosts
+from stager.opening import Hosts, remembered
 from transfers.agent import OWN
 from transfers.errors import TransferError
 
@@ -40,7 +40,7 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
     if since is None:  # what a crash left of a root's first use lies in no item's folder
-        for name in config.hosts:
+        for name in (name for name in config.hosts if remembered(database, name)):
             folders.setdefault(name, set()).add(OWN)
     removed, swept = list[str](), True
     for name, paths in folders.items():

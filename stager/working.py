@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from manifests.cameras import Camera, load
 from manifests.manifest import Manifest
 from stager import focal_planes, items, registry, retrying
@@ -139,7 +141,8 @@ def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
         images[item.id] = _images(batch, destination.name, item, found)
         sound.append(item)
     by_id = {item.id: item for item in sound}
-    wants = [_want(batch, item) for item in sound]
+    proven = _proven_digests(batch, source.name, sound)
+    wants = [_want(batch, item, proven.get(item.source)) for item in sound]
     if not wants:
         return
     route = batch.config.route(source.name, destination.name)
@@ -160,7 +163,28 @@ def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
             yield Finished(item, seconds, (result,), images[item.id])
 
 
-def _want(batch: Batch, item: Claimed) -> Want:
+def _proven_digests(batch: Batch, host: str, claimed: Sequence[Claimed]) -> dict[str, str]:
+    """The digests that the source is expected to hold because Stager itself proved them there, by path.
+
+    On a store what was archived is what must come back. Elsewhere a file may have been rewritten on purpose
+    since: then its size or time tells, and it is taken as it is now.
+    """
+    table = items.copies.c
+    query = sa.select(table.path, table.size, table.mtime_ns, table.digest).where(
+        table.host == host, table.path.in_([item.source for item in claimed])
+    )
+    with batch.database.read() as connection:
+        known = {row.path: row for row in connection.execute(query)}
+    kept = batch.manifest.kind == "restore"
+    return {
+        item.source: known[item.source].digest
+        for item in claimed
+        if item.source in known
+        and (kept or (known[item.source].size, known[item.source].mtime_ns) == (item.size, item.mtime_ns))
+    }
+
+
+def _want(batch: Batch, item: Claimed, proven: str | None = None) -> Want:
     assert item.destination is not None  # only a focal plane that is held has none
     return Want(
         item.id,
@@ -169,7 +193,7 @@ def _want(batch: Batch, item: Claimed) -> Want:
         item.destination,
         item.size,
         item.mtime_ns,
-        item.digest,
+        item.digest or proven,
         batch.manifest.replace,
         None,
     )

@@ -12,7 +12,6 @@ Sections: words | faults | kernel | paths and trees | digests | sums of FITS | c
 parts | settling | landing | FITS headers | the agent.
 """
 
-import ctypes
 import errno
 import functools
 import hashlib
@@ -22,6 +21,7 @@ import os
 import queue
 import re
 import stat
+import struct
 import sys
 import threading
 import time
@@ -241,38 +241,39 @@ OPEN_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | getattr(os, "
 NOT_THERE = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL)  # EPERM: old container filters say so
 
 
-class OpenHow(ctypes.Structure):
-    """struct open_how of linux/openat2.h."""
-
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
-
-
 @functools.lru_cache(maxsize=None)
-def libc() -> Optional[ctypes.CDLL]:
-    """The C library, where its calls are the ones known here (Linux); None elsewhere."""
+def libc() -> Any:
+    """The C library where its calls are the ones known here (Linux); None elsewhere, or without ctypes."""
     if not sys.platform.startswith("linux"):
         return None
     try:
+        import ctypes
+
         return ctypes.CDLL(None, use_errno=True)
-    except OSError:
+    except (ImportError, OSError):
         return None
 
 
-def checked_call(result: int) -> int:
-    """The result of a C call; -1 raises the OSError of its errno."""
+def system_call(number: int, *arguments: Union[int, bytes]) -> int:
+    """The result of a system call that this Python has no name for; -1 raises the OSError of its errno."""
+    library = libc()
+    if library is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    import ctypes
+
+    library.syscall.restype = ctypes.c_long
+    whole = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = library.syscall(ctypes.c_long(number), *whole)
     if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(result)
 
 
 def open_folder_at_once(root: int, path: bytes) -> int:
     """Open a folder beneath `root` by openat2: no link, no `..`, checked by the kernel in one call."""
-    library = libc()
-    if library is None:
-        raise OSError(errno.ENOSYS, "no openat2")
-    how = OpenHow(OPEN_FOLDER & ~os.O_NOFOLLOW, 0, RESOLVE)
-    return checked_call(library.syscall(OPENAT2, root, path, ctypes.byref(how), ctypes.sizeof(how)))
+    how = struct.pack("QQQ", OPEN_FOLDER & ~os.O_NOFOLLOW, 0, RESOLVE)  # struct open_how of linux/openat2.h
+    return system_call(OPENAT2, root, path, how, len(how))
 
 
 def open_folder_stepwise(root: int, path: bytes) -> int:
@@ -293,16 +294,10 @@ def open_folder_stepwise(root: int, path: bytes) -> int:
 
 def rename_new_at_once(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
     """renameat2 with RENAME_NOREPLACE: FileExistsError where the new name is taken."""
-    library = libc()
-    if library is None:
-        raise OSError(errno.ENOSYS, "no renameat2")
-    if hasattr(library, "renameat2"):
-        checked_call(library.renameat2(old_folder, old, new_folder, new, RENAME_NOREPLACE))
-        return
     number = RENAMEAT2.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, "no renameat2")
-    checked_call(library.syscall(number, old_folder, old, new_folder, new, RENAME_NOREPLACE))
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    system_call(number, old_folder, old, new_folder, new, RENAME_NOREPLACE)
 
 
 def rename_new_by_link(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
@@ -315,15 +310,17 @@ def rename_new(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None
     """Give a file another name, never replacing one: FileExistsError where it is taken."""
     try:
         rename_new_at_once(old_folder, old, new_folder, new)
-        return
     except OSError as error:
         if error.errno not in NOT_THERE:
             raise
+        first = error
+    else:
+        return
     try:
         rename_new_by_link(old_folder, old, new_folder, new)
     except OSError as error:
-        if error.errno not in NOT_THERE:
-            raise
+        if first.errno == errno.EPERM or error.errno not in NOT_THERE:
+            raise  # EPERM twice is a folder that may not be written to, and no old filter
         text = "this file system can neither rename without replacing nor make hard links"
         raise Fault("unsupported", text, errno=error.errno) from error
 
@@ -414,6 +411,13 @@ def what_is(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "not a regular file")
 
 
+def root_fault(error: Union[OSError, Fault], what: str) -> Fault:
+    """A root that cannot be used is a host that is down, unless it is this process that is short of something."""
+    kind = error.kind if isinstance(error, Fault) else kind_of(error.errno, "")
+    kind = kind if kind in ("congested", "refused") else "host down"
+    return Fault(kind, "%s: %s" % (what, getattr(error, "strerror", error)), phase="open", errno=error.errno)
+
+
 class Tree:
     """The folders beneath a root, opened without leaving it. Holds descriptors: for one call, one thread.
 
@@ -432,8 +436,7 @@ class Tree:
         try:
             self.fd = os.open(self.root, OPEN_FOLDER & ~os.O_NOFOLLOW)
         except OSError as error:
-            text = "the root %s cannot be opened: %s" % (root, error.strerror)
-            raise Fault("host down", text, phase="open", errno=error.errno) from error
+            raise root_fault(error, "the root %s cannot be opened" % root) from error
 
     def __enter__(self) -> "Tree":
         return self
@@ -543,8 +546,17 @@ class Tree:
         return fd
 
     def sync(self, path: str) -> None:
-        """Sync a folder, and each folder above it that may have a new name in it, whoever made that."""
-        os.fsync(self.folder(path))
+        """Sync a folder, and each folder above it that may have a new name in it, whoever made that.
+
+        FileNotFoundError when the path no longer leads to the folder that was worked in.
+        """
+        folder = self.folder(path)
+        os.fsync(folder)
+        if path:
+            state = os.fstat(folder)
+            self.forget(path)
+            if not os.path.samestat(state, os.fstat(self.folder(path))):
+                raise FileNotFoundError(errno.ENOENT, "the folder was moved meanwhile")
         while path:
             path = path.rpartition("/")[0]
             if path not in self.synced:
@@ -1234,6 +1246,7 @@ class Part:
         self.folder, _, self.last_name = self.path.rpartition("/")
         self.name = b""  # of the part, once it is made
         self.placed = False  # it has its final name
+        self.begun = True
         self.fd = -1
         self.reading: Optional[io.FileIO] = None
         self.size = 0
@@ -1437,7 +1450,8 @@ class Landing:
     def begin(self, facts: Dict[str, Any]) -> None:
         self.part = part = Part(facts)
         if any(other.fault is not None for other in self.group):
-            part.fault = Fault("transient", "not begun")  # its unit has failed: see `resolve`
+            part.begun = False  # its unit has failed
+            part.fault = stopped()
             return
         try:
             may_change(part.path)
@@ -1550,19 +1564,19 @@ class Landing:
 
     def commit(self) -> Iterator[Result]:
         """Prove, rename and sync the oldest window; every part of it gets its result."""
-        results: List[Tuple[Part, Result]] = []
-        for group in self.windows[0]:
-            results.extend(self.resolve(group))
+        groups = [self.resolve(group) for group in self.windows[0]]
         self.windows.popleft()
-        landed = [part.folder for part, result in results if isinstance(result, Receipt)]
+        landed = [part.folder for group in groups for part, result in group if isinstance(result, Receipt)]
         failed = synced_folders(self.tree, landed)
-        for part, result in results:
-            fault = failed.get(part.folder)
-            if fault is not None and isinstance(result, Receipt):
-                result = Fault(fault.kind, fault.text, part.path, "destination", "sync", fault.errno)
-            if isinstance(result, Fault):
-                result.facts.update(item=part.facts["item"], epoch=part.facts["epoch"], destination=part.path)
-            yield result
+        for group in groups:
+            fault = next((failed[part.folder] for part, _ in group if part.folder in failed), None)
+            for part, result in group:
+                if fault is not None and isinstance(result, Receipt):
+                    result = Fault(fault.kind, fault.text, part.path, "destination", "sync", fault.errno)
+                if isinstance(result, Fault):
+                    named = {"item": part.facts["item"], "epoch": part.facts["epoch"], "destination": part.path}
+                    result.facts.update(named)
+                yield result
 
     def resolve(self, group: List[Part]) -> List[Tuple[Part, Result]]:
         """All of a group into place, or none of it."""
@@ -1577,7 +1591,7 @@ class Landing:
                 cause = placing.undo(error)
         assert cause.fault is not None
         for part in group:
-            if part is not cause and (part.fault is None or part.fault.text == "not begun"):
+            if part is not cause and (part.fault is None or not part.begun):
                 part.fault = same_unit(cause.fault, part.path)
             part.remove(self.tree)
         return [(part, part.fault) for part in group if part.fault is not None]
@@ -2107,9 +2121,9 @@ class Agent:
         with self.tree() as tree:
             for batch in batches(paths, WINDOW_FILES):
                 results = [(path, remove(tree, path)) for path in batch]
-                failed = synced_folders(tree, (folder_of(path) for path, result in results if result is None))
+                failed = synced_folders(tree, [folder_of(path) for path, result in results if result == path])
                 for path, result in results:
-                    yield result or failed.get(folder_of(path)) or path
+                    yield failed.get(folder_of(path), result) if result == path else result or path
 
     def space(self) -> Space:
         """The room on the root's file system."""
@@ -2165,16 +2179,25 @@ def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -
     fd, state = tree.open_file(checked(path))
     try:
         if reread:
-            os.fsync(fd)
-            tree.sync(folder_of(path))
+            make_durable(tree, fd, path)
             drop_cached(fd, 0, 0)
         return path, state.st_size, digest_of(fd, state.st_size, algorithm, stop)
     finally:
         os.close(fd)
 
 
-def remove(tree: Tree, path: str) -> Optional[Fault]:
-    """Unlink a regular file; None when the name is free afterwards."""
+def make_durable(tree: Tree, fd: int, path: str) -> None:
+    """Sync a file and its folder. A file system that knows no sync because it is read-only has nothing unsynced."""
+    try:
+        os.fsync(fd)
+        tree.sync(folder_of(path))
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EINVAL):
+            raise
+
+
+def remove(tree: Tree, path: str) -> Union[str, Fault, None]:
+    """Unlink a regular file: its path, to be made durable; None when it was not there."""
     try:
         folder, name = tree.place(may_change(path))
         state = lstat(folder, name)
@@ -2185,7 +2208,7 @@ def remove(tree: Tree, path: str) -> Optional[Fault]:
         return None
     except (OSError, Fault) as error:
         return fault_of(error, path, "destination", "remove")
-    return None
+    return path
 
 
 def may_change(path: str) -> str:
@@ -2196,13 +2219,11 @@ def may_change(path: str) -> str:
 
 
 def synced_folders(tree: Tree, folders: Iterable[str]) -> Dict[str, Fault]:
-    """Sync each folder once; returns those that could not be. One that is gone holds nothing to sync."""
+    """Sync each folder once; returns those that could not be."""
     failed: Dict[str, Fault] = {}
     for folder in OrderedDict.fromkeys(folders):
         try:
             tree.sync(folder)
-        except FileNotFoundError:
-            continue
         except OSError as error:
             failed[folder] = fault_of(error, folder, "destination", "sync")
     return failed
@@ -2281,7 +2302,7 @@ def check_marker(tree: Tree, marker: str) -> None:
     try:
         found = read_marker(tree)
     except (OSError, Fault) as error:
-        raise Fault("host down", "the root's marker cannot be read: %s" % error, MARKER, phase="open") from error
+        raise root_fault(error, "the root's marker cannot be read") from error
     if marker in (found, derived_marker(tree)):
         return
     if found is None:

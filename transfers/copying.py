@@ -101,9 +101,7 @@ def _in_the_way(error: TransferError) -> TransferError:
     return error.at("destination")
 
 
-def _compared(
-    source: Host, destination: Host, taken: Sequence[tuple[Want, FileInfo]], stop: Stop
-) -> list[Result]:
+def _compared(source: Host, destination: Host, taken: Sequence[tuple[Want, FileInfo]], stop: Stop) -> list[Result]:
     """Hold the files that are there against the source: size first, then sha256 at both ends.
 
     A few calls for the whole batch, however many files: over SSH each call is a conversation.
@@ -147,9 +145,7 @@ def _unlike(
         if want.size not in {None, now.size} or want.mtime_ns not in {None, now.mtime_ns}:
             facts = {"size": now.size, "mtime_ns": now.mtime_ns}
             text = "it is not as it was when it was planned"
-            return SourceChanged(
-                text, host=source.name, side="source", phase="find", path=want.source, facts=facts
-            )
+            return SourceChanged(text, host=source.name, side="source", phase="find", path=want.source, facts=facts)
         size: int | None = now.size
     elif _known(want) is not None:
         size = want.size  # what is there can be proven without the source

@@ -74,9 +74,7 @@ class LocalHost:
     ) -> Iterator[tuple[str, int, str] | TransferError]:
         yield from self._each("digest", self.agent.digest(paths, algorithm, reread, stop))
 
-    def headers(
-        self, paths: Iterable[str], limits: Limits = LIMITS
-    ) -> Iterator[tuple[Hdu, ...] | TransferError]:
+    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
         yield from self._each("headers", self.agent.headers(paths, limits))
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:

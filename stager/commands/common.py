@@ -59,7 +59,8 @@ def console() -> Any:
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS
-    return Console(width=wide, highlight=False)
+    # Names of files are shown as they are, not as the emoji they may name: that table is also a tenth of the start.
+    return Console(width=wide, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:

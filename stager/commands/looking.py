@@ -194,7 +194,7 @@ def verify(
             f"{drawing.size(sum(one.copy.size for one in checked if not one.trouble))}"
         )
         if bad:
-            say("`stager retry MANIFEST` brings missing ones again; a corrupt one must be moved out of the way first")
+            say("`stager retry MANIFEST` brings missing ones again; move corrupt ones away first")
     raise typer.Exit(Exit.FAILED if bad else Exit.DONE)
 
 
@@ -270,7 +270,10 @@ def hosts_pause(
     reason: Annotated[str | None, typer.Option("--reason", help="Why, for those who ask.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Begin nothing more from or to a host until it is resumed, whatever is restarted."""
+    """Begin nothing more from or to a host until it is resumed, whatever is restarted.
+
+    Exit status: 0; 2 for an unknown host.
+    """
     from stager import intents
 
     with opened(config) as (read, database):
@@ -281,7 +284,10 @@ def hosts_pause(
 
 @hosts_app.command("resume")
 def hosts_resume(host: Annotated[str, typer.Argument(help="A host's name.")], config: ConfigOption = None) -> None:
-    """Let a paused host work again."""
+    """Let a paused host work again.
+
+    Exit status: 0; 2 for an unknown host.
+    """
     from stager import intents
 
     with opened(config) as (read, database):

@@ -83,7 +83,7 @@ def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
         thread.join()
         lock.release()
     else:
-        say(f"the daemon (process {lock.holder()}) does the work; watching it (Ctrl-C stops the watching only)")
+        say(f"the daemon (process {lock.holder()}) does it; Ctrl-C ends the watching only")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             _draw(database, names, None, lambda: _moves(database, names))

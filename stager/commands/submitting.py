@@ -116,22 +116,34 @@ def _sentence(one: Any, dry_run: bool) -> str:
 
 
 def retry(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
-    """Try held and waiting items again now, and bring back copies that `verify` found missing."""
+    """Try held and waiting items again now, and bring back copies that `verify` found missing.
+
+    Exit status: 0; 2 for an unknown manifest, or when --item names nothing that can be tried.
+    """
     _intend("retry", manifest, item, config, "{} items will be tried now")
 
 
 def hold(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
-    """Stop a manifest, or some of its items, until they are released."""
+    """Stop a manifest, or some of its items, until they are released. What is under way ends.
+
+    Exit status: 0; 2 for an unknown manifest, or when --item names nothing that waits.
+    """
     _intend("hold", manifest, item, config, "{} items are held")
 
 
 def release(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
-    """Let what is held, by an operator or by an error, go on."""
+    """Let what is held, by an operator or by an error, go on; a cancelled manifest too.
+
+    Exit status: 0; 2 for an unknown manifest, or when --item names nothing that is held.
+    """
     _intend("release", manifest, item, config, "released; {} items are tried again")
 
 
 def cancel(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
-    """Give a manifest up, or exclude some of its items. What is proven stays where it is."""
+    """Give a manifest up, or exclude some of its items. What is proven stays where it is.
+
+    Exit status: 0; 2 for an unknown manifest, or when --item names nothing that waits or is held.
+    """
     _intend("cancel", manifest, item, config, "{} items are given up")
 
 
@@ -150,7 +162,10 @@ def _intend(what: str, manifest: str, item: str | None, config: str | None, said
 def schema(
     what: Annotated[str, typer.Argument(metavar="manifest|config", help="Of which document.")],
 ) -> None:
-    """Print the JSON Schema of manifests or of stager.toml, for editors."""
+    """Print the JSON Schema of manifests or of stager.toml, for editors.
+
+    Exit status: 0; 2 for another word.
+    """
     from manifests.reading import schema as manifest_schema
     from stager.config import schema as config_schema
 

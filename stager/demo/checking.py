@@ -93,7 +93,8 @@ def _inventory(paths: Paths, ask: Ask) -> Check:
     lists = sorted((root / ".stager" / "inventories").rglob("*.sha256"))
     if len(lists) != 1:
         return Check("the trigger's inventory", f"{len(lists)} inventories at lsst10, expected 1")
-    listed = dict(reversed(line.split("  ", 1)) for line in lists[0].read_text("ascii").splitlines())
+    lines = (line.partition("  ") for line in lists[0].read_text("ascii").splitlines())
+    listed = {name: digest for digest, _, name in lines}
     below = paths.amplifiers["lsst10"]
     found = {f"{below.relative_to(root)}/{name}": digest for name, digest in digests(below).items()}
     return _check(f"the trigger's inventory lists these {FILES} files with their sha256", _differences(listed, found))
@@ -104,7 +105,7 @@ def _copies(paths: Paths) -> Check:
     wrong = [f"{host}: {problem}" for host, found in others for problem in _differences(first[1], found)]
     if len(first[1]) != FILES:
         wrong.insert(0, f"{first[0]}: {len(first[1])} files, expected {FILES}")
-    return _check(f"the same {FILES} files, byte for byte, at lsst10, lsst, mss and (restored) abe", wrong)
+    return _check(f"the same {FILES} files, byte for byte, at {', '.join(HOSTS)}", wrong)
 
 
 def _imsim(paths: Paths) -> Check:
@@ -156,8 +157,8 @@ def _registry(ask: Ask) -> Check:
     missing = sum(visit["missing"] for visit in said["visits"])
     if missing != PER_SENSOR:
         wrong.append(f"{missing} files are counted as missing, expected {PER_SENSOR}")
-    what = f"sensor {_comma(LOST[1])} is counted as missing, sensor {_comma(BAD_TIMES[1])} is reported for its times"
-    return _check(f"{what}, {PER_SENSOR} files each", wrong)
+    what = f"missing: sensor {_comma(LOST[1])}, {PER_SENSOR} files; bad times: sensor {_comma(BAD_TIMES[1])}, as many"
+    return _check(what, wrong)
 
 
 def _comma(pair: str) -> str:
@@ -170,3 +171,17 @@ def _triggers(ask: Ask) -> Check:
     wanted = [("CFHTLS D3 raw", f"visit={EXPOSURE.obsid}", "acked", 1)]
     wrong = [] if said == wanted else [f"the queue has {said}, expected {wanted}"]
     return _check("one trigger for the visit that is whole, none for the one that is not", wrong)
+
+
+def event(event: Mapping[str, Any]) -> Check:
+    """The trigger as a pipeline got it."""
+    data = event.get("data", {})
+    said = {name: data.get(name) for name in ("dataset", "group", "host", "files")}
+    wanted = {"dataset": "CFHTLS D3 raw", "group": {"visit": EXPOSURE.obsid}, "host": "lsst10", "files": FILES}
+    wrong = [f"it says {said}, expected {wanted}"] if said != wanted else []
+    return _check("the trigger names dataset, visit, host and number of files", wrong)
+
+
+def ended(status: int) -> Check:
+    """How the daemon ended after SIGTERM."""
+    return _check("the daemon ended when asked to", [f"its exit status was {status}"] if status else [])

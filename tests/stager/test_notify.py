@@ -18,9 +18,7 @@ Hear = Callable[[], list[str]]
 @pytest.fixture(params=["file", "abstract"])
 def hear(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hear]:
     """Receives one message and gives its assignments."""
-    name = (
-        str(tmp_path / "notify") if request.param == "file" else f"@stager-test-{os.getpid()}-{id(request)}"
-    )
+    name = str(tmp_path / "notify") if request.param == "file" else f"@stager-test-{os.getpid()}-{id(request)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
         supervisor.settimeout(5)
@@ -72,22 +70,16 @@ def test_a_long_status_is_cut_and_not_lost(hear: Hear) -> None:
 
 def test_nothing_happens_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not any(
-        [notify.ready(), notify.status("x"), notify.watchdog(), notify.stopping(), notify.reloading()]
-    )
+    assert not any([notify.ready(), notify.status("x"), notify.watchdog(), notify.stopping(), notify.reloading()])
 
 
-@pytest.mark.parametrize(
-    "address", ["", "relative", "vsock:2:1234", "/nowhere/notify", "@nobody-listens-here"]
-)
+@pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234", "/nowhere/notify", "@nobody-listens-here"])
 def test_a_supervisor_that_is_not_there_stops_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify.watchdog()
 
 
-def test_a_supervisor_that_does_not_read_holds_up_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_supervisor_that_does_not_read_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = str(tmp_path / "full")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(address)

@@ -404,9 +404,7 @@ class HostContract:
         for number in range(20):
             (root / f"f{number:02}").write_bytes(bytes(1 << 20))
         seen = []
-        results = self.copied(
-            host, wants_of(host, "", "out"), on_bytes=seen.append, stop=lambda: sum(seen) >= 3 << 20
-        )
+        results = self.copied(host, wants_of(host, "", "out"), on_bytes=seen.append, stop=lambda: sum(seen) >= 3 << 20)
         stopped = [result for result in results.values() if isinstance(result, Transient)]
         assert len(stopped) >= 16
         assert all(error.phase == "stopped" for error in stopped)

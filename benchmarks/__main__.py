@@ -1,0 +1,85 @@
+"""`python -m benchmarks [NAMES...]`: measure, draw one table, remove everything that was made."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import chop, copies, drawing, idle, machine, planning, status
+from benchmarks.places import Place, Unavailable
+from benchmarks.results import Figure
+
+SUBJECTS: dict[str, Callable[[Place], Iterator[Figure]]] = {
+    "planning": planning.measure,
+    "status": status.measure,
+    "chop": chop.measure,
+    "copies": copies.measure,
+    "idle": idle.measure,
+}
+PIPED_COLUMNS = 150
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """0 when everything asked for was measured, whatever the figures are; 1 when something could not be."""
+    asked = _arguments(given)
+    figures: list[Figure] = []
+    problems: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="stager-bench-", dir=asked.folder) as made:
+        facts: dict[str, Any] = machine.facts(Path(made))
+        loads = [machine.load()]
+        for name in asked.names or SUBJECTS:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            try:
+                figures += _measured(name, Path(made), asked)
+            except (Unavailable, subprocess.CalledProcessError, OSError) as error:
+                said = getattr(error, "stderr", None) or b""
+                problems.append(f"{name} could not be measured: {error} {said.decode(errors='replace')}".strip())
+            loads.append(machine.load())
+    facts |= {"load": " ".join(loads), "runs": asked.runs, "scale": asked.scale}
+    _print(figures, facts)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if asked.json:
+        document = {"machine": facts, "figures": [figure.as_dict() for figure in figures], "problems": problems}
+        Path(asked.json).write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    return 1 if problems else 0
+
+
+def _measured(name: str, folder: Path, asked: argparse.Namespace) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=folder) as own:
+        return list(SUBJECTS[name](Place(Path(own), asked.runs, asked.scale)))
+
+
+def _print(figures: Sequence[Figure], facts: dict[str, Any]) -> None:
+    out = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
+    title = "; ".join(f"{name} {value}" for name, value in facts.items())
+    out.print(drawing.table(figures, title))
+    if facts["scale"] != 1:
+        out.print("Goals are about scale 1: what is shown here only says that the benchmarks work.")
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAMES", help=", ".join(SUBJECTS))
+    parser.add_argument("--runs", type=int, default=3, help="of each way, in turn (3)")
+    parser.add_argument("--folder", help="where to make everything; else the system's folder for temporary files")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the sizes: 0.01 to try whether all works (1)")
+    asked = parser.parse_args(given)
+    if unknown := set(asked.names) - set(SUBJECTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
+    if asked.runs < 1 or asked.scale <= 0:
+        parser.error("--runs and --scale must be above 0")
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())

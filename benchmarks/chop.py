@@ -1,0 +1,130 @@
+"""A focal plane cut into one file an amplifier: Stager's 72 proven files, astropy's 72 files, and `cp` of the file.
+
+The file has the size and the headers of a real one. Stager's files are hashed, synced, dropped from the cache,
+read back and compared; those of astropy and `cp` are merely written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+
+from benchmarks.measuring import Taken, Way, command, cool, settle_disk, side_by_side, stager, warm
+from benchmarks.places import Place, manifest_text, write_config, write_manifest
+from benchmarks.results import Figure, Goal, ratio, time_of
+from manifests.cameras import Camera, load
+from manifests.reading import read_text
+from stager import focal_planes, samples
+from transfers.copying import copy
+from transfers.errors import TransferError
+from transfers.hosts import Want
+from transfers.local import LocalHost
+
+SUBJECT = "chop"
+CAMERA = "cfht_megacam"
+TO_ASTROPY = Goal(0.5)  # at least twice as fast
+TO_CP = Goal(3.0)
+STAGER, COMMAND = "stager, 72 proven files", "stager run, from start to end of the process"
+ASTROPY, SUMS = "astropy, 72 files", "astropy, 72 files with checksums"
+CP, CP_SYNC = "cp, the one file", "cp and sync, the one file"
+
+
+def measure(place: Place) -> Iterator[Figure]:
+    """Every way in turn, the file in the page cache; then the same with the file's pages dropped from it."""
+    root = place.new("source")
+    rows = place.sized(samples.FULL_ROWS, least=48)
+    path = samples.write_focal_plane(root / "1038843o.fits", rows=rows)
+    megabytes = path.stat().st_size / 1e6
+    for cache, prepare in (("warm", warm), ("cold", cool)):
+        taken = side_by_side(_ways(place, path, partial(prepare, [path])), place.runs)
+        yield from _figures(f"{megabytes:.0f} MB, {cache}", taken)
+
+
+def _figures(what: str, taken: dict[str, list[Taken]]) -> Iterator[Figure]:
+    for name, runs in taken.items():
+        yield time_of(SUBJECT, f"{what}: {name}", runs)
+    for ours, who in ((STAGER, "stager"), (COMMAND, "stager run")):
+        for other, against, goal in (
+            (ASTROPY, "astropy", TO_ASTROPY),
+            (SUMS, "astropy with checksums", TO_ASTROPY),
+            (CP, "cp", TO_CP),
+            (CP_SYNC, "cp and sync", None),
+        ):
+            yield ratio(SUBJECT, f"{what}: {who} / {against}", taken[ours], taken[other], goal)
+
+
+def _ways(place: Place, path: Path, prepare_source: Callable[[], None]) -> list[Way]:
+    out, site = place.folder / "out", place.folder / "site"
+
+    def prepare() -> None:
+        for folder in (out, site):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        write_config(site, {"a": path.parent, "b": out})
+        write_manifest(site, "chopped", "a:*o.fits", "b:CFHTDeep", kind="chop", camera=CAMERA)
+        settle_disk(place.folder)
+        prepare_source()
+
+    def cp_and_sync() -> None:
+        command(["cp", path, out / path.name], out)
+        command(["sync", out / path.name], out)
+
+    return [
+        Way(STAGER, lambda: chop(path, out), prepare),
+        Way(COMMAND, lambda: stager(site / "stager.toml", "run", site / "chopped.toml"), prepare),
+        Way(ASTROPY, lambda: chop_with_astropy(path, out, checksum=False), prepare),
+        Way(SUMS, lambda: chop_with_astropy(path, out, checksum=True), prepare),
+        Way(CP, lambda: command(["cp", path, out / path.name], out), prepare),
+        Way(CP_SYNC, cp_and_sync, prepare),
+    ]
+
+
+def chop(path: Path, out: Path) -> None:
+    """What a worker does with a claimed focal plane: its headers, the recipes, the landing of all 72."""
+    source, destination = LocalHost("a", str(path.parent)), LocalHost("b", str(out))
+    source.open(None)
+    destination.open(None)
+    camera: Camera = load(CAMERA, ())
+    manifest = read_text(manifest_text("chopped", "a:*o.fits", "b:CFHTDeep", kind="chop", camera=CAMERA), "chopped.toml")
+    info = next(iter(source.find([path.name])))
+    if info is None or isinstance(info, TransferError):
+        raise FileNotFoundError(path)
+    [seen] = focal_planes.look(source, [info], manifest, camera)
+    hdus = next(iter(source.headers([path.name])))
+    if isinstance(hdus, TransferError):
+        raise hdus
+    made = focal_planes.recipes(hdus, camera, manifest, seen.ids, destination.root, ("a", path.name))
+    wants = [Want(1, 1, path.name, to, info.size, info.mtime_ns, piece=piece) for _, to, piece in made]
+    finish(copy(source, destination, wants, streams=2))
+
+
+def finish(results: Iterator[tuple[Any, Any]]) -> None:
+    """Wait for all results of a copy; the first error among them is raised."""
+    for _, result in results:
+        if isinstance(result, TransferError):
+            raise result
+
+
+def chop_with_astropy(path: Path, out: Path, *, checksum: bool) -> None:
+    """The same files by astropy, as one who knows it writes it: memory-mapped, pixels neither scaled nor copied."""
+    rule = load(CAMERA, ()).chop_rule
+    removed: Sequence[str] = rule.removed if rule else ()
+    with fits.open(path, memmap=True, do_not_scale_image_data=True) as hdus:
+        for number, hdu in enumerate(hdus[1:]):
+            for amp in range(2):
+                name = out / f"c{number:02d}-a{amp}.fits"
+                header = hdu.header.copy()
+                for keyword in removed:
+                    header.remove(keyword, ignore_missing=True)
+                header["GAIN"], header["RDNOISE"] = header["GAIN" + "AB"[amp]], header["RDNOISE" + "AB"[amp]]
+                header["CRPIX1"] -= amp * samples.AMPLIFIER
+                header["DC3BPATH"] = str(name)
+                columns = slice(amp * samples.AMPLIFIER, (amp + 1) * samples.AMPLIFIER)
+                cut = fits.PrimaryHDU(hdu.data[:, columns], header, do_not_scale_image_data=True)
+                cut.header["BZERO"], cut.header["BSCALE"] = header["BZERO"], header["BSCALE"]
+                cut.writeto(name, checksum=checksum)

@@ -1,0 +1,168 @@
+"""The database: made by its migrations as the models say, opened by many at once, never by an older Stager."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlmodel import SQLModel
+
+from stager import database as module
+from stager import models
+from stager.database import DaemonLock, Database, DatabaseError, insert_many, open_database
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_migrations_make_the_tables_that_the_models_say(database_url: str) -> None:
+    database = open_database(database_url)
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    database.close()
+    assert models.Item.__tablename__ in SQLModel.metadata.tables
+
+
+def test_the_newest_revision_is_the_head_of_the_migrations() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [module.NEWEST]
+
+
+def test_opening_again_changes_nothing(database_url: str) -> None:
+    first = open_database(database_url)
+    second = open_database(database_url)
+    assert len(first.instance) == 8
+    assert first.instance == second.instance
+    first.close()
+    second.close()
+
+
+def test_two_processes_may_open_a_new_database_at_once(database_url: str) -> None:
+    program = "import sys; from stager.database import open_database; print(open_database(sys.argv[1]).instance)"
+    opening = [
+        subprocess.Popen([sys.executable, "-c", program, database_url], stdout=subprocess.PIPE, cwd=ROOT)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in opening]
+    assert [process.returncode for process in opening] == [0] * 2
+    assert len(set(said)) == 1
+    assert len(said[0].strip()) == 8
+
+
+def test_a_database_of_a_newer_stager_is_refused_and_left_alone(database_url: str) -> None:
+    database = open_database(database_url)
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    with pytest.raises(DatabaseError, match="revision 9999, newer than this Stager"):
+        open_database(database_url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////proc/nowhere/stager.db", "postgresql+psycopg://postgres:secret@127.0.0.1:1/none"],
+)
+def test_a_database_that_cannot_be_reached_is_said_so_without_its_password(url: str) -> None:
+    with pytest.raises(DatabaseError, match="cannot be opened") as caught:
+        open_database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "stager.db").write_text("SIMPLE  =                    T" * 100)
+    with pytest.raises(DatabaseError, match="not a database"):
+        open_database(f"sqlite:///{tmp_path / 'stager.db'}")
+
+
+def test_sqlite_is_durable_and_keeps_its_references(sqlite_url: str) -> None:
+    database = open_database(sqlite_url)
+    with database.read() as connection:
+        said = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    database.close()
+    assert said == ["wal", 2, 1]
+
+
+def test_a_writer_waits_for_another_and_never_fails_halfway(database: Database) -> None:
+    inside, seen = threading.Event(), []
+
+    def slow() -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO workers (name) VALUES ('slow')")
+            inside.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    inside.wait(5)
+    with database.read() as connection:  # a reader is in nobody's way
+        assert connection.exec_driver_sql("SELECT count(*) FROM workers").scalar() == 0
+    with database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO workers (name) VALUES ('quick')")
+        seen = [row[0] for row in connection.exec_driver_sql("SELECT name FROM workers")]
+    thread.join()
+    assert "quick" in seen
+
+
+def test_a_block_that_raises_writes_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO workers (name) VALUES ('w')")
+        raise ZeroDivisionError
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM workers").scalar() == 0
+
+
+def test_the_clock_is_the_databases_own_in_unix_seconds(database: Database) -> None:
+    with database.read() as connection:
+        said = connection.exec_driver_sql(f"SELECT {database.now}").scalar()
+    assert said == pytest.approx(time.time(), abs=2)
+
+
+def test_many_rows_that_break_a_rule_raise_the_same_error_everywhere(database: Database) -> None:
+    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
+        insert_many(connection, "workers", ("name",), [("a",), ("b",), ("a",)])
+    with database.write() as connection:
+        assert insert_many(connection, "workers", ("name",), iter([("a",), ("b",)])) == 2
+        assert insert_many(connection, "workers", ("name",), []) == 0
+
+
+def test_what_is_done_alone_waits_and_other_things_do_not(database: Database) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with database.alone("submit x"):
+            order.append("second")
+
+    with database.alone("submit x"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with database.alone("submit y"):
+            time.sleep(0.2)
+            order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_one_daemon_has_a_sqlite_database_and_its_lock_goes_with_it(sqlite_url: str) -> None:
+    database = open_database(sqlite_url)
+    first, second = DaemonLock(database), DaemonLock(database)
+    assert first.acquire()
+    assert first.acquire()  # it is the one already
+    assert not second.acquire()
+    assert second.holder().isdigit()
+    first.release()
+    assert second.acquire()
+    second.release()
+    database.close()

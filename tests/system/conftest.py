@@ -1,0 +1,49 @@
+"""What the tests of the whole system share.
+
+preloaded  commands that start at once, for the tests that run hundreds
+site       hosts, a configuration and an SQLite database in a folder of the test's own
+strace     skips where there is no strace, or where it may not trace
+rounds     how many times the default counts of a campaign (STAGER_TEST_ROUNDS, 1)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.system.preloaded import Preloaded
+from tests.system.sites import Site
+
+pytest.register_assert_rewrite("tests.system.checker")
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    parent = Preloaded()
+    yield parent
+    parent.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, preloaded: Preloaded) -> Iterator[Site]:
+    made = Site(tmp_path / "site", preloaded)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def strace(program: Callable[[str], str], require: Callable[[str], NoReturn]) -> None:
+    path = program("strace")
+    tried = subprocess.run([path, "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        require(f"strace may not trace here: {tried.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
+def rounds() -> int:
+    return max(1, int(os.environ.get("STAGER_TEST_ROUNDS", "1")))

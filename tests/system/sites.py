@@ -1,0 +1,212 @@
+"""A place with hosts, a configuration and a database, where real commands run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.system.preloaded import CHECKOUT, Preloaded
+
+PATIENCE_S = 60.0  # for anything that should take a second; a machine may be busy
+HOSTS = {"lsst10": "local", "abe": "local", "mss": "store"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Running:
+    """A command under way; its output is in two files."""
+
+    pid: int
+    said: Path
+    waiting: Callable[[float], int | None]
+
+    @property
+    def err(self) -> str:
+        return self.said.with_name(self.said.name + ".err").read_text()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def end(self, timeout: float = PATIENCE_S) -> Ended:
+        """Wait for its end, and say how it ended."""
+        code = self.waiting(timeout)
+        if code is None:
+            self.kill()
+            raise AssertionError(f"the command did not end in {timeout} s\n{self.err}")
+        return Ended(code, self.said.with_name(self.said.name + ".out").read_text(), self.err)
+
+
+@dataclass
+class Site:
+    """Hosts below `folder`/hosts, all of them with roots of their own; `outside` must never change."""
+
+    folder: Path
+    preloaded: Preloaded
+    database: str = "sqlite:///stager.db"
+    settings: dict[str, Any] = field(default_factory=dict)
+    more: str = ""  # of stager.toml
+    hosts: dict[str, str] = field(default_factory=lambda: dict(HOSTS))
+    sources: dict[Path, tuple[str, int]] = field(default_factory=dict)  # digest and mtime of what must stay
+    running: list[Running] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in self.hosts:
+            self.root(name).mkdir(parents=True)
+        outside = self.folder / "outside"
+        outside.mkdir()
+        (outside / "witness").write_bytes(b"nobody may touch this\n")
+        self.sources[outside / "witness"] = facts(outside / "witness")
+        self.configure()
+
+    def root(self, host: str) -> Path:
+        return self.folder / "hosts" / host
+
+    def configure(self, **settings: Any) -> None:
+        """Write stager.toml; settings are keys of [stager], kept for the next time."""
+        self.settings |= settings
+        stager = {"database": self.database, "walk_s": 2.0, **self.settings}
+        text = "[stager]\n" + _keys(stager)
+        for name, kind in self.hosts.items():
+            driver = 'driver = "directory"\n' if kind == "store" else ""
+            text += f"[hosts.{name}]\nkind = {json.dumps(kind)}\n{driver}root = {json.dumps(str(self.root(name)))}\n"
+        (self.folder / "stager.toml").write_text(text + '[queues.pipeline]\nkind = "table"\n' + self.more)
+
+    def write(self, host: str, path: str, data: bytes) -> Path:
+        """A file at a host, one of those that must still be there, unchanged, at the end."""
+        file = self.root(host) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        self.remember(file)
+        return file
+
+    def remember(self, *files: Path) -> None:
+        """That these files must stay as they are now."""
+        self.sources |= {file: facts(file) for file in files}
+
+    def manifest(self, name: str, folder: str = "", **said: Any) -> Path:
+        """Write a manifest beside stager.toml, or in a folder below it."""
+        path = self.folder / folder / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(manifest_text(name, **said))
+        return path
+
+    def run(self, *arguments: str, timeout: float = PATIENCE_S, **environment: str) -> Ended:
+        """A command from begin to end, in a process forked from one that has its imports."""
+        return self.start(*arguments, **environment).end(timeout)
+
+    def start(self, *arguments: str, waits: bool = False, **environment: str) -> Running:
+        said = self._said()
+        pid = self.preloaded.start(arguments, self.folder, said, environment, waits=waits)
+        self.running.append(Running(pid, said, lambda timeout: self.preloaded.wait(pid, timeout)))
+        return self.running[-1]
+
+    def start_real(self, *arguments: str, under: tuple[str, ...] = (), **environment: str) -> Running:
+        """The same as `python -m stager`, from nothing."""
+        said = self._said()
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **environment}
+        with open(f"{said}.out", "wb") as out, open(f"{said}.err", "wb") as err:
+            process = subprocess.Popen(
+                [*under, sys.executable, "-m", "stager", *arguments],
+                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            )  # fmt: skip
+
+        def waiting(timeout: float) -> int | None:
+            try:
+                return process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return None
+
+        self.running.append(Running(process.pid, said, waiting))
+        return self.running[-1]
+
+    def _said(self) -> Path:
+        folder = self.folder.with_name(self.folder.name + ".said")  # outside of what is saved and restored
+        folder.mkdir(exist_ok=True)
+        return folder / str(len(self.running))
+
+    def save(self) -> None:
+        """Keep everything as it is, for `restore`."""
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(self.folder, self._saved, symlinks=True)
+
+    def restore(self) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._saved, self.folder, symlinks=True)
+
+    @property
+    def _saved(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".saved")
+
+    def status(self, name: str | None = None) -> Any:
+        """`stager status --json`, or its row of one manifest (None while there is none)."""
+        ended = self.run("status", "--json")
+        assert ended.code == 0, ended.err
+        found = ended.json()
+        if name is None:
+            return found
+        return next((row for row in found["datasets"] if row["manifest"] == name), None)
+
+    def show(self, name: str) -> Any:
+        """`stager show --attempts --json` of all of a manifest."""
+        return self.run("show", name, "--attempts", "--json", "--most", "100000").json()
+
+    def until(self, holds: Callable[[], Any], timeout: float = PATIENCE_S) -> Any:
+        """What `holds` gives once it is true; fails, with what the commands said, when it never is."""
+        end = time.monotonic() + timeout
+        while not (found := holds()):
+            if time.monotonic() > end:
+                said = "\n".join(one.err for one in self.running if one.said.with_suffix(".err").exists())
+                raise AssertionError(f"not so after {timeout} s\n{said}\n{self.status()}")
+            time.sleep(0.05)
+        return found
+
+    def close(self) -> None:
+        """End what still runs."""
+        for one in self.running:
+            if one.waiting(0) is None:
+                one.kill()
+                one.waiting(10)
+
+
+def manifest_text(name: str, **said: Any) -> str:
+    """A manifest; tables come last, as TOML wants them."""
+    plain = {key: value for key, value in said.items() if not isinstance(value, dict)}
+    text = _keys({"name": name, "kind": "copy", "dataset": name, **plain})
+    for key, value in said.items():
+        if isinstance(value, dict):
+            text += f"[{key}]\n{_keys(value)}"
+    return text
+
+
+def _keys(values: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def facts(file: Path) -> tuple[str, int]:
+    """What must not change of a file: its digest and its time."""
+    return sha256(file), file.stat().st_mtime_ns
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
