@@ -10,7 +10,7 @@ from random import Random
 
 from benchmarks.chop import finish
 from benchmarks.measuring import CHUNK, Taken, Way, command, settle_disk, side_by_side, stager, warm
-from benchmarks.places import Place, write_config, write_manifest
+from benchmarks.places import Place, new_database, write_config, write_manifest
 from benchmarks.results import Figure, ratio, time_of
 from transfers.copying import copy
 from transfers.hosts import Want
@@ -29,7 +29,8 @@ def measure(place: Place) -> Iterator[Figure]:
         bytes_ = place.sized(size, least=4096) if large else size
         root = place.new("source")
         made = list(write_files(root, count, bytes_))
-        taken = side_by_side(_ways(place, root, made), place.runs)
+        ways = _ways(place, root, made)
+        taken = side_by_side(ways, place.runs)
         yield from _figures(f"{count} x {text if place.scale == 1 else f'{bytes_} B'}", taken)
 
 
@@ -61,7 +62,7 @@ def _ways(place: Place, root: Path, made: list[Path]) -> list[Way]:
         for folder in (out, site):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        write_config(site, {"a": root, "b": out})
+        new_database(write_config(site, {"a": root, "b": out}))
         write_manifest(site, "copied", "a:data/**", "b:data")
         settle_disk(place.folder)
         warm(made)
@@ -85,7 +86,7 @@ def copied(root: Path, out: Path, names: list[str]) -> None:
 
 
 def by_hand(root: Path, out: Path, site: Path, names: list[str]) -> None:
-    """A list of digests at the source, the copy, a sync of that one file system, the list checked at the destination."""
+    """A list of digests at the source, the copy, a sync of that file system, the list checked at the destination."""
     listed = site / "sha256sums"
     command(["sha256sum", *names], root, listed)
     command(["cp", "-r", root / "data", out], out)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def daemon(config: Path) -> Iterator[subprocess.Popen[bytes]]:
     with open(config.parent / "daemon.log", "wb") as log:
         process = subprocess.Popen(arguments, cwd=config.parent, env=environment(), stdout=log, stderr=log)
     try:
-        _until(lambda: (config.parent / "incoming").is_dir(), process)
+        _until((config.parent / "incoming").is_dir, process)
         yield process
     finally:
         process.terminate()
@@ -70,7 +70,7 @@ def _is_submitted(folder: Path, name: str) -> bool:
         return bool(snapshot(connection, name).datasets)
 
 
-def _until(holds, process: subprocess.Popen[bytes] | None = None) -> None:  # type: ignore[no-untyped-def]
+def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     end = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > end or (process is not None and process.poll() is not None):

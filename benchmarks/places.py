@@ -45,6 +45,14 @@ def write_config(folder: Path, roots: Mapping[str, Path], database: str = "sqlit
     return path
 
 
+def new_database(config: Path) -> None:
+    """Make the configured database, empty: a Stager in use has one, and its making is not what is measured."""
+    from stager.config import read_config
+    from stager.database import open_database
+
+    open_database(read_config(str(config)).database_url).close()
+
+
 def manifest_text(name: str, source: str, destination: str, **said: Any) -> str:
     """A manifest, a copy where nothing else is said."""
     values = {"name": name, "kind": "copy", "dataset": name, "source": source, "destination": destination, **said}

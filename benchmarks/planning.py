@@ -66,7 +66,7 @@ def _in_a_process(place: Place, pattern: str) -> dict[str, float]:
     folder = place.new("run")
     config = write_config(folder, {"a": place.folder / "source", "b": folder / "b"})
     manifest = write_manifest(folder, "planned", f"a:{pattern}", "b:new")
-    arguments = [sys.executable, "-m", "benchmarks.planning", config, manifest]
+    arguments: list[str | Path] = [sys.executable, "-m", "benchmarks.planning", config, manifest]
     done = subprocess.run(arguments, cwd=CHECKOUT, env=environment(), capture_output=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found

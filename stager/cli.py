@@ -78,6 +78,8 @@ def _sentence(error: Exception) -> str | None:
         ("stager.intents", ("UnknownName",)),
         ("stager.queues.table", ("QueueError",)),
         ("sqlalchemy.exc", ("OperationalError",)),
+        ("sqlite3", ("DatabaseError",)),  # of `status`, which asks the driver itself
+        ("psycopg", ("OperationalError",)),
     ):
         loaded = sys.modules.get(module)  # an error of a module that was never imported is not this one
         if loaded and isinstance(error, tuple(getattr(loaded, name) for name in names)):
@@ -86,8 +88,11 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether it is a failure of the world and not of what was asked."""
-    return type(error).__module__.startswith(("transfers.", "sqlalchemy."))
+    """Whether it is a failure of the world and not of what was asked: the service is then started again."""
+    database = sys.modules.get("stager.database")
+    if database and isinstance(error, database.DatabaseError):
+        return error.__cause__ is not None  # it could not be opened; one that is too new has no cause
+    return type(error).__module__.startswith(("transfers.", "sqlalchemy.", "psycopg", "sqlite3"))
 
 
 if __name__ == "__main__":

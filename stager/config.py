@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
-from manifests.wording import problems_of
+from manifests.errors import Problem, shown
+from manifests.wording import nearest, problems_of
 from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_config, read_toml
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
@@ -52,7 +54,7 @@ class LocalHost(Part):
     """Files of this machine."""
 
     kind: Literal["local"] = Field(description='"local" or "store"')
-    root: str = Field(description='an absolute path, such as "/usr/data"', min_length=1)
+    root: str = Field(description='an absolute path, such as "/usr/data"', pattern="^/")
     links: StrictBool = Field(
         default=False, description="true or false: whether links that stay inside the root are followed"
     )
@@ -94,21 +96,22 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
+        if wrong := tuple(self._wrong_names()):
+            raise ConfigError(wrong, str(self.path))
+        return self
+
+    def _wrong_names(self) -> Iterator[Problem]:
         for kind, names in (("host", self.hosts), ("queue", self.queues)):
             for name in names:
                 if not NAME.fullmatch(name):
-                    raise ValueError(f'a {kind} cannot be named "{name}"; use letters, digits and ._-')
+                    yield Problem(f"{kind}s", f'a {kind} cannot be named "{shown(name)}"; use letters, digits and ._-')
         for name in self.routes:
             ends = [end.strip() for end in name.split(">")]
             if len(ends) != 2 or not set(ends) <= set(self.hosts):
-                raise ValueError(f'the route "{name}" is not "SOURCE > DESTINATION" of two hosts above')
+                yield Problem("routes", f'"{shown(name)}" is not "SOURCE > DESTINATION" of two hosts above')
         for name in self.stager.serves or ():
             if name not in self.hosts:
-                raise ValueError(f'serves names "{name}", which is no host')
-        for name, host in self.hosts.items():
-            if not Path(host.root).is_absolute():
-                raise ValueError(f'hosts.{name}.root is "{host.root}"; expected an absolute path')
-        return self
+                yield Problem("stager.serves", f'"{shown(name)}" is no host{nearest(name, self.hosts)}')
 
     @property
     def database_url(self) -> str:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -29,7 +30,7 @@ from stager.config import Config
 from stager.database import Database
 from stager.submitting import submit
 from stager.working import Batch, Progress, Unexpected, carry_out
-from transfers.errors import TransferError
+from transfers.errors import TransferError, Transient
 
 log = structlog.get_logger("stager")
 
@@ -88,6 +89,8 @@ class Daemon:
         self._rested: dict[Hashable, float] = {}  # until when a job that failed is not begun again
         self._served: dict[int, float] = {}  # when a manifest last had its turn
         self._pool = ThreadPoolExecutor(JOBS, thread_name_prefix="job")
+        self._held: dict[int, list[items.Claimed]] = {}  # by manifest: the leases that are being worked on
+        self._orphans: list[list[items.Claimed]] = []  # those whose end could not be written
         self._renewed = time.monotonic()
         self._swept: float | None = None
         self._walks = Paced(config.stager.walk_s)
@@ -153,6 +156,8 @@ class Daemon:
             self._spool.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._reap()
+        with suppress(DBAPIError):  # else the leases run out
+            self._give_back()
         self._presence.stop()
         log.info("stopped", worker=self.worker)
 
@@ -162,7 +167,8 @@ class Daemon:
         while True:
             try:
                 self._presence.hold()
-                items.renew(self.database, self.worker, self.config.stager.lease_s)
+                held = [item.id for claimed in list(self._held.values()) for item in claimed]
+                items.renew(self.database, self.worker, self.config.stager.lease_s, held)
                 self._renewed = time.monotonic()
             except DBAPIError as error:
                 log.warning("leases could not be renewed", error=str(error.orig))
@@ -214,7 +220,7 @@ class Daemon:
         return len(ended)
 
     def _begin_upkeep(self) -> int:
-        """Begin what is due; what is still busy with the time before stays due, for that one may have looked too early."""
+        """Begin what is due. What is busy with the time before stays due: that one may have looked too early."""
         now = time.monotonic()
         begun = 0
         if self._is_free("take back") and self._takes_back.due(now):
@@ -263,6 +269,17 @@ class Daemon:
         )
         if not claimed:
             return
+        self._held[work.manifest_id] = claimed
+        try:
+            self._carry_out(work, claimed)
+        except DBAPIError:
+            self._orphans.append(claimed)  # the database is away: they are given back once it answers
+            self._takes_back.soon()
+            raise
+        finally:
+            del self._held[work.manifest_id]
+
+    def _carry_out(self, work: items.Work, claimed: list[items.Claimed]) -> None:
         manifest = Manifest.from_canonical(items.document(self.database, work.manifest_id))
         stop = self._stopped.is_set
         batch = Batch(
@@ -278,7 +295,7 @@ class Daemon:
         try:
             carry_out(batch)
         except DBAPIError:
-            raise  # the database is away: the leases run out, and the items are taken up again
+            raise
         except Exception as error:
             self._hold_unexpected(claimed, error)
             raise
@@ -291,7 +308,17 @@ class Daemon:
         held = [items.Finished(item, 0.0, error=what, decision=decision) for item in claimed]
         items.finish(self.database, self.worker, held)
 
+    def _give_back(self) -> None:
+        """Release what was claimed by batches whose end could not be written; what was written stays."""
+        away = Transient("the database was away when it was to be written", side="local", phase="stopped")
+        decision = retrying.decide(away, 0)
+        while self._orphans:
+            given = [items.Finished(item, 0.0, error=away, decision=decision) for item in self._orphans[0]]
+            items.finish(self.database, self.worker, given)
+            self._orphans.pop(0)
+
     def _take_back(self) -> None:
+        self._give_back()
         gone = workers.dead(self.database, self.worker)
         if items.take_back(self.database, dead=gone):
             self._sweeps.soon()

@@ -122,6 +122,9 @@ def open_database(url: str) -> Database:
             database.file.parent.mkdir(parents=True, exist_ok=True)
         migrate(database)
         database.instance = _instance(database)
+    except DatabaseError:
+        database.close()
+        raise
     except (DBAPIError, OSError) as error:
         database.close()
         cause = error.orig if isinstance(error, DBAPIError) else error

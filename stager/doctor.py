@@ -112,7 +112,7 @@ def _copies(database: Database, config: Config, deep: bool) -> Iterator[Examined
 def _not_there(database: Database, config: Config, name: str, copies: list[scrubbing.Known]) -> list[str]:
     try:
         found = list(Hosts(database, config)[name].find([copy.path for copy in copies]))
-    except (TransferError, KeyError) as error:
+    except TransferError as error:
         return [str(error)]
     return [
         copy.path

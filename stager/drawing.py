@@ -71,7 +71,11 @@ def table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]
 def status(snapshot: Snapshot, width: int) -> Table:
     """The percent-complete table: a line a dataset where there is room, else three."""
     wide = _wide_status(snapshot)
-    return wide if Console(width=ANY_WIDTH, emoji=False).measure(wide).maximum <= width else _narrow_status(snapshot, width)
+    return (
+        wide
+        if Console(width=ANY_WIDTH, emoji=False).measure(wide).maximum <= width
+        else _narrow_status(snapshot, width)
+    )
 
 
 def _state(row: Row) -> Text:

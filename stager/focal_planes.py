@@ -15,7 +15,7 @@ from manifests.errors import CameraError
 from manifests.manifest import Manifest
 from transfers import chopping
 from transfers.agent import Cut, Hdu, Piece, Want
-from transfers.errors import SourceCorrupt, TransferError
+from transfers.errors import SourceCorrupt, TransferError, shown
 from transfers.fits import BLOCK, Header
 from transfers.hosts import FileInfo, Host
 
@@ -53,7 +53,7 @@ def _look(host: Host, infos: Sequence[FileInfo], manifest: Manifest, camera: Cam
             ids = camera.header_ids(cards, manifest.ids, name)
             yield Look(info, ids, camera.pieces(primary))
         except CameraError as error:
-            yield Look(info, {}, 1, f"{host.name}:{info.path}: {error}")
+            yield Look(info, {}, 1, f"{host.name}:{shown(info.path)}: {error}")
         except TransferError as error:
             yield Look(info, {}, 1, str(error))
 

@@ -27,6 +27,8 @@ copies = Copy.__table__  # type: ignore[attr-defined]
 attempts = Attempt.__table__  # type: ignore[attr-defined]
 images = Image.__table__  # type: ignore[attr-defined]
 
+AT_ONCE = 500  # items named in one statement
+
 TAKEN_BACK_AT_ONCE = 1000  # items of dead leases that one transaction makes waiting again
 
 
@@ -137,20 +139,25 @@ def _choose(database: Database, connection: Connection, manifest_id: int, most: 
 
 
 @again
-def renew(database: Database, worker: str, lease_s: float) -> int:
-    """Prolong all leases of a worker, and say that it lives; returns how many items it holds."""
+def renew(database: Database, worker: str, lease_s: float, ids: Collection[int] | None = None) -> int:
+    """Prolong the leases of a worker (with `ids`, those of these items: what nobody works on must run out), and say
+    that it lives; returns how many items it holds."""
+    leases = (
+        sa.update(items)
+        .where(items.c.state == ItemState.RUNNING, items.c.worker == worker)
+        .values(claimed_until=sa.text(f"{database.now} + {float(lease_s)}"))
+    )
+    chosen = [leases] if ids is None else [leases.where(items.c.id.in_(lot)) for lot in _lots(list(ids))]
     with database.write() as connection:
-        until = sa.text(f"{database.now} + {float(lease_s)}")
-        statement = (
-            sa.update(items)
-            .where(items.c.state == ItemState.RUNNING, items.c.worker == worker)
-            .values(claimed_until=until)
-        )
-        held = connection.execute(statement).rowcount
+        held = sum(connection.execute(one).rowcount for one in chosen)
         connection.execute(
             sa.text(f"UPDATE workers SET seen_at = {database.now} WHERE name = :worker"), {"worker": worker}
         )
-        return held
+    return held
+
+
+def _lots(ids: list[int]) -> list[list[int]]:
+    return [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
 
 
 @again

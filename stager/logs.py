@@ -1,6 +1,6 @@
 """The daemon's log: one line an event on standard error, where the journal or a file takes it.
 
-JSON with STAGER_LOG=json, or when the journal reads it; else `key=value`. Text from outside is escaped in both.
+JSON with STAGER_LOG=json, else `key=value`. Text from outside is escaped in both.
 """
 
 from __future__ import annotations

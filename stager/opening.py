@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from stager import config as configuration
 from stager.config import Config
 from stager.database import Database, again
+from transfers.errors import HostDown
 from transfers.hosts import Host
 from transfers.local import LocalHost
 from transfers.store import DirectoryStore
@@ -25,7 +26,10 @@ class Hosts:
 
     def __getitem__(self, name: str) -> Host:
         """The open host; raises TransferError (HostDown, Refused) when it cannot be used now."""
-        host = make_host(name, self.config.hosts[name], self.database.instance)
+        described = self.config.hosts.get(name)
+        if described is None:
+            raise HostDown("the configuration has no such host", host=name, side="local", phase="open")
+        host = make_host(name, described, self.database.instance)
         known = remembered(self.database, name)
         marker = host.open(known)
         if known is None or host.root != self._root(name):

@@ -18,7 +18,7 @@ from stager.focal_planes import folder_of, look
 from stager.models import PathText, decode_path
 from stager.opening import Hosts
 from stager.planning import UNKNOWN
-from transfers.errors import TransferError
+from transfers.errors import TransferError, shown
 from transfers.hosts import FileInfo, Host
 
 AT_ONCE = 1000  # missing items looked for in one conversation
@@ -129,7 +129,7 @@ def _found(
     try:
         return _write(database, statement, {**values, "id": item_id})
     except IntegrityError:
-        return _held(database, item_id, f"another item has the destination {destination} already")
+        return _held(database, item_id, f"another item has the destination {shown(destination)} already")
 
 
 def _held(database: Database, item_id: int, reason: str) -> int:

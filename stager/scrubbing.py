@@ -79,9 +79,8 @@ def check(database: Database, config: Config, copies: list[Known]) -> Iterator[C
 def _check(database: Database, config: Config, name: str, copies: list[Known]) -> Iterator[Checked]:
     try:
         found = list(Hosts(database, config)[name].digest([copy.path for copy in copies], reread=True))
-    except (TransferError, KeyError) as error:
-        text = f"host {name} is not configured" if isinstance(error, KeyError) else str(error)
-        yield from (Checked(copy, text, unknown=True) for copy in copies)
+    except TransferError as error:
+        yield from (Checked(copy, str(error), unknown=True) for copy in copies)
         return
     for copy, result in zip(copies, found, strict=True):
         if isinstance(result, TransferError):

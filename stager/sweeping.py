@@ -46,7 +46,7 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
     for name, paths in folders.items():
         try:
             removed += _sweep_host(database, config, name, paths)
-        except (TransferError, KeyError):  # down now, or no longer configured: another sweep will see
+        except TransferError:  # down now, or no longer configured: another sweep will see
             swept = False
     return removed, now if swept else begun + OVERLAP_S
 

@@ -35,8 +35,8 @@ class Presence:
         self._session: Connection | None = None
 
     def start(self) -> None:
+        self.hold()  # first: one that is known of and has no lock is taken for dead
         _register(self.database, self.worker)
-        self.hold()
 
     def hold(self) -> None:
         """Take the lock, anew where the session was lost."""

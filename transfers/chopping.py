@@ -167,17 +167,13 @@ def _check_image(header: Header, rule: ChopRule, place: str) -> None:
     if header.whole("BITPIX") not in (8, 16, 32, 64, -32, -64):
         raise SourceCorrupt(f"{place} has BITPIX {header.get('BITPIX')!r}, which is none of the standard's")
     if header.get("PCOUNT", 0) != 0 or header.get("GCOUNT", 1) != 1:
-        raise SourceCorrupt(
-            f"{place} has PCOUNT {header.get('PCOUNT')!r} and GCOUNT {header.get('GCOUNT')!r}"
-        )
+        raise SourceCorrupt(f"{place} has PCOUNT {header.get('PCOUNT')!r} and GCOUNT {header.get('GCOUNT')!r}")
 
 
 def _check_alike(header: Header, first: Header, place: str) -> None:
     for name in ("BITPIX", "NAXIS2"):
         if header.get(name) != first.get(name):
-            raise SourceCorrupt(
-                f"{place} has {name} {header.get(name)} where the first has {first.get(name)}"
-            )
+            raise SourceCorrupt(f"{place} has {name} {header.get(name)} where the first has {first.get(name)}")
 
 
 def _check_complete(numbers: list[int], primary: Header, counts: tuple[int, ...], name: str) -> None:

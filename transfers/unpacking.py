@@ -20,7 +20,6 @@ from transfers.errors import SourceCorrupt, Transient, Unsupported, from_fault, 
 from transfers.fits import BLOCK, Header, header_bytes
 from transfers.hosts import Host, Stop, never
 from transfers.local import LocalHost
-from transfers.tiles import check_tiles, image_cards, pixels
 
 LIMIT = 4 << 30
 """Bytes that a packed file may unpack to; a focal plane of 40 CCDs has 0.8 GB, or 1.6 as floating point."""
@@ -171,6 +170,8 @@ def _walk(scratch: LocalHost, name: str) -> Sequence[Hdu]:
 
 
 def _unpack_tiles(hdus: Sequence[Hdu], packed: IO[bytes], file: IO[bytes], limit: int, stop: Stop) -> None:
+    from transfers.tiles import check_tiles, image_cards, pixels  # imported late: it takes all of astropy's FITS
+
     headers = [Header.parse(hdu.header) for hdu in hdus]
     # fpack puts a primary image in the first extension, behind an empty primary HDU that is not the file's.
     skipped = len(headers) > 1 and headers[1].get("ZSIMPLE") is True

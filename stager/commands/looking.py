@@ -14,7 +14,7 @@ MOST_LINES = 50  # of a report of what is wrong; `--json` has all
 registry_app = typer.Typer(
     no_args_is_help=True, help="What landed, by its header; what is missing; what has bad headers."
 )
-hosts_app = typer.Typer(invoke_without_command=True, help="The hosts: reachable, paused, how full.")
+hosts_app = typer.Typer(invoke_without_command=True)
 
 
 def status(
@@ -94,10 +94,14 @@ def show(
 ) -> None:
     """A manifest's items, and why they wait or are held.
 
-    Exit status: 0 when drawn; 2 for an unknown manifest.
+    Exit status: 0 when drawn; 2 for an unknown manifest or state.
     """
     from stager import drawing, showing
+    from stager.status import STATES
 
+    if state is not None and state not in STATES:
+        complain(f"there is no state {state}; there are {', '.join(STATES)}")
+        raise typer.Exit(Exit.USAGE)
     with opened(config) as (_, database):
         found = showing.show(database, manifest, state, most, attempts)
     if as_json:

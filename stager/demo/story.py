@@ -86,7 +86,7 @@ def _run(paths: Paths) -> int:
 def _chop(paths: Paths, shell: Shell) -> None:
     _heading("1. The daemon starts; two manifests are dropped into its spool folder")
     shell.tell("stager daemon 2> daemon.log &")
-    _drop(paths, shell, "cfht-d3-chop", "imsim-lsst")
+    _drop(paths, shell, "", "cfht-d3-chop", "imsim-lsst")
     shell.show("wait", "cfht-d3-chop", "--timeout", "60")
     _until_done(shell, "imsim-lsst", (checking.SENSORS - 1) * checking.PER_SENSOR)
     shell.show("status")
@@ -94,7 +94,7 @@ def _chop(paths: Paths, shell: Shell) -> None:
 
 def _copy(paths: Paths, shell: Shell) -> None:
     _heading("2. The chopped files go to lsst and abe, and to the mass store")
-    _drop(paths, shell, "cfht-d3-lsst", "cfht-d3-abe", "cfht-d3-mss")
+    _drop(paths, shell, "cfht-d3-", "lsst", "abe", "mss")
     shell.show("wait", "cfht-d3-lsst", "cfht-d3-abe", "cfht-d3-mss", "--timeout", "60")
     shell.show("status", DATASET)
 
@@ -119,11 +119,11 @@ def _trigger(shell: Shell) -> Any:
     return event
 
 
-def _drop(paths: Paths, shell: Shell, *names: str) -> None:
-    """Drop manifests into the spool folder, as a person would."""
-    shell.tell(f"cp {' '.join(f'manifests/{name}.toml' for name in names)} incoming/")
-    for name in names:
-        shutil.copy(paths.manifest(name), paths.folder / "incoming")
+def _drop(paths: Paths, shell: Shell, same: str, *rests: str) -> None:
+    """Drop manifests, whose names begin alike, into the spool folder, as a person would."""
+    shell.tell(f"cp manifests/{same}{{{','.join(rests)}}}.toml incoming/")
+    for rest in rests:
+        shutil.copy(paths.manifest(same + rest), paths.folder / "incoming")
 
 
 def _until_done(shell: Shell, manifest: str, files: int, patience_s: float = 60.0) -> None:

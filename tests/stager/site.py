@@ -142,8 +142,8 @@ class Site:
         return {decode_path(row[0]): row[1] for row in rows}
 
     def triggers(self) -> list[tuple[str, int, str, str]]:
-        """(dataset, revision, group, state) of every trigger, the oldest first."""
-        rows = self.rows("SELECT dataset, revision, group_label, state FROM triggers ORDER BY created_at, id")
+        """(dataset, revision, group, state) of every trigger, by revision and group."""
+        rows = self.rows("SELECT dataset, revision, group_label, state FROM triggers ORDER BY revision, group_label")
         return [tuple(row) for row in rows]
 
 

@@ -117,9 +117,13 @@ def test_a_writer_waits_for_another_and_never_fails_halfway(database: Database) 
 
 
 def test_a_block_that_raises_writes_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as connection:
-        connection.exec_driver_sql("INSERT INTO workers (name) VALUES ('w')")
-        raise ZeroDivisionError
+    def write_and_fail() -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO workers (name) VALUES ('w')")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM workers").scalar() == 0
 

@@ -80,7 +80,9 @@ def test_a_pipe_gets_one_line_a_dataset() -> None:
         assert word in first
 
 
-@pytest.mark.parametrize("evil", ["\x1b[2J\x1b[31mred", "line\nbreak", "\x07\x00\x9b", "\udce9", "\u202e", "[bold]x[/]"])
+@pytest.mark.parametrize(
+    "evil", ["\x1b[2J\x1b[31mred", "line\nbreak", "\x07\x00\x9b", "\udce9", "\u202e", "[bold]x[/]"]
+)
 def test_no_name_of_a_file_can_draw(evil: str) -> None:
     lines = drawn(of(row(dataset=evil, source=f"a:{evil}", lead=evil, last_error=evil)), 80)
     text = "\n".join(lines)
@@ -109,7 +111,15 @@ def test_remarks_say_what_the_table_cannot() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, "-"), (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_410_000_000, "1.41 GB"), (999_600, "1 MB"), (5e18, "5e+03 PB")],
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1_410_000_000, "1.41 GB"),
+        (999_600, "1 MB"),
+        (5e18, "5e+03 PB"),
+    ],
 )
 def test_sizes_are_in_powers_of_1000(count: float | None, text: str) -> None:
     assert drawing.size(count) == text

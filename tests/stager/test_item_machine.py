@@ -200,7 +200,7 @@ def test_any_order_of_work_and_intents_keeps_the_invariants(site: Site) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -88,8 +88,8 @@ def connection(site: Site) -> Iterator[Any]:
 
 
 _ITEMS = """
-    SELECT m.name, m.id, m.kind, i.state, i.group_id, i.files, m.source_host, i.source, m.destination_host, i.destination,
-           i.id FROM items i JOIN manifests m ON m.id = i.manifest_id WHERE m.intent IN ('active', 'held')"""
+    SELECT m.name, m.id, m.kind, i.state, i.group_id, i.files, m.source_host, i.source, m.destination_host,
+           i.destination, i.id FROM items i JOIN manifests m ON m.id = i.manifest_id WHERE m.intent IN ('active', 'held')"""
 _TRIGGERS = "SELECT group_id, host, inventory, state, data, manifest_id FROM triggers"
 _WHOLE = """
     SELECT g.id FROM groups g JOIN manifests m ON m.id = g.manifest_id WHERE m.intent = 'active'"""
@@ -125,7 +125,7 @@ def _check_files(site: Site, found: list[Found], reference: dict[Path, str]) -> 
     for host in site.hosts:
         root = site.root(host)
         there = {file for file in root.rglob("*") if file.is_file() and file.relative_to(root).parts[0] != ".stager"}
-        extra = {file for file in there - landed - set(site.sources)}
+        extra = there - landed - set(site.sources)
         assert not extra, f"files that nobody proved: {sorted(map(str, extra))[:5]}"
         assert not list(root.rglob("*.part")), "part files are left"
         assert {file.name for file in root.glob(".stager/*")} <= OWN

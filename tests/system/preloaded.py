@@ -103,13 +103,12 @@ def become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     # Everything that a command may import, and nothing that begins a thread: a fork would lose it.
-    import astropy.io.fits
     import psycopg  # noqa: F401  as above
 
     import stager.cli
     import stager.daemon
     import stager.doctor
-    import stager.logs  # noqa: F401  as above
+    import stager.logs
 
     if serve():
         stager.cli.main()

@@ -43,7 +43,8 @@ class Running:
 
     @property
     def err(self) -> str:
-        return self.said.with_name(self.said.name + ".err").read_text()
+        file = self.said.with_name(self.said.name + ".err")
+        return file.read_text() if file.exists() else ""  # not yet, in a child that was just forked
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
@@ -176,7 +177,7 @@ class Site:
         end = time.monotonic() + timeout
         while not (found := holds()):
             if time.monotonic() > end:
-                said = "\n".join(one.err for one in self.running if one.said.with_suffix(".err").exists())
+                said = "\n".join(filter(None, (one.err for one in self.running)))
                 raise AssertionError(f"not so after {timeout} s\n{said}\n{self.status()}")
             time.sleep(0.05)
         return found

@@ -11,7 +11,7 @@ import pytest
 
 from stager.samples import write_focal_plane
 from tests.system.checker import check
-from tests.system.sites import Site, sha256
+from tests.system.sites import Site
 from tests.system.tracing import DURABLE, calls_by_path, kill_at, run_traced
 
 Prepare = Callable[[Site], None]

@@ -13,7 +13,7 @@ import pytest
 from stager.samples import Exposure, Visit, write_focal_plane, write_visit
 from tests.system.checker import check, connection
 from tests.system.sites import Site
-from tests.system.tracing import fired, traced, wait_fired
+from tests.system.tracing import traced
 
 
 def test_a_file_that_changes_while_it_is_copied_is_copied_as_it_ends(site: Site) -> None:
@@ -132,7 +132,7 @@ def test_one_hung_route_does_not_hold_up_another(site: Site, tmp_path: Path) -> 
         assert time.monotonic() - begun < 10
         assert site.status("hung")["state"] == "running"
         daemon.kill(signal.SIGKILL)
-        daemon.end()
+    daemon.end()
     check(site)
 
 
@@ -154,7 +154,7 @@ def test_the_whole_chain_from_chop_to_restore(site: Site) -> None:
         "restore", kind="restore", source="mss:pipe/**", destination="abe:pipe2", trigger={"queue": "pipeline"}
     )
     assert site.start_real("run", "chop.toml", "imsim.toml").end().code == 0
-    pieces = [file for file in site.root("lsst10").glob("chopped/**/*.fits")]
+    pieces = list(site.root("lsst10").glob("chopped/**/*.fits"))
     assert len(pieces) == 144
     site.remember(*pieces)
     assert site.start_real("run", "copy.toml", "archive.toml").end().code == 0

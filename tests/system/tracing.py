@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.sites import Ended, Running, Site
+from tests.system.sites import Ended, Site
 
 DURABLE = ("rename", "renameat", "renameat2", "linkat", "unlink", "unlinkat", "fsync", "fdatasync")
 _CALL = re.compile(r"(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)")

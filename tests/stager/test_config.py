@@ -1,0 +1,140 @@
+"""stager.toml: strict, with defaults, and all its problems at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests.reading import read_manifest
+from stager.config import Config, ConfigError, parse_config, read_config, schema
+from stager.templates import write_templates
+
+LOCAL = {"kind": "local", "root": "/usr/data"}
+
+
+def parsed(**said: Any) -> Config:
+    return parse_config(said, Path("/etc/stager/stager.toml"))
+
+
+def problems(**said: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parsed(**said)
+    return str(caught.value)
+
+
+def test_an_empty_configuration_has_defaults_beside_itself() -> None:
+    config = parsed()
+    assert config.database_url == "sqlite:////etc/stager/stager.db"
+    assert (config.spool, config.scratch) == (Path("/etc/stager/incoming"), Path("/etc/stager/scratch"))
+    assert config.camera_folders == (Path("/etc/stager/cameras"),)
+    assert (config.stager.lease_s, config.stager.tries, config.route("a", "b").streams) == (60.0, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("sqlite:///x.db", "sqlite:////etc/stager/x.db"),
+        ("sqlite:////var/x.db", "sqlite:////var/x.db"),
+        ("postgresql+psycopg://u@h/n", "postgresql+psycopg://u@h/n"),
+    ],
+)
+def test_a_relative_database_is_beside_the_configuration(url: str, meant: str) -> None:
+    assert parsed(stager={"database": url}).database_url == meant
+
+
+def test_hosts_routes_and_queues_are_read() -> None:
+    config = parsed(
+        hosts={"a": LOCAL, "mss": {"kind": "store", "driver": "directory", "root": "/mss"}},
+        routes={"a > mss": {"streams": 7}},
+        queues={"pipeline": {"kind": "table", "lease_s": 5}},
+    )
+    assert config.host_kinds == {"a": "local", "mss": "store"}
+    assert (config.route("a", "mss").streams, config.route("mss", "a").streams) == (7, 2)
+    assert config.queues["pipeline"].lease_s == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"hosts": {"a": LOCAL | {"rot": 1}}}, "unknown key `rot`, did you mean"),
+        ({"host": {}}, "unknown key `host`, did you mean"),
+        ({"hosts": {"a": {"kind": "local"}}}, "root: missing"),
+        ({"hosts": {"a": {"kind": "lokal", "root": "/x"}}}, "lokal"),
+        ({"hosts": {"a": LOCAL | {"root": "relative"}}}, "absolute path"),
+        ({"hosts": {"a/b": LOCAL}}, "cannot be named"),
+        ({"hosts": {"a": LOCAL | {"file_mode": "0999"}}}, "0644"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > b": {}}}, "two hosts above"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a": {}}}, "SOURCE > DESTINATION"),
+        ({"stager": {"serves": ["nobody"]}}, "nobody"),
+        ({"stager": {"database": "mysql://x"}}, "postgresql"),
+        ({"stager": {"lease_s": 0}}, "seconds"),
+        ({"stager": {"lease_s": "60"}}, "seconds"),
+        ({"stager": {"tries": True}}, "1 to 1000"),
+        ({"queues": {"q": {"kind": "kafka"}}}, "table"),
+        ({"path": "/etc/passwd", "stager": {"tries": 0}}, "1 to 1000"),
+    ],
+)
+def test_each_mistake_is_said_with_what_was_expected(said: dict[str, Any], text: str) -> None:
+    assert text in problems(**said)
+
+
+def test_all_problems_are_said_at_once() -> None:
+    said = problems(
+        stager={"tries": 0, "databse": "x"},
+        hosts={"a": {"kind": "local", "root": "relative"}, "b": LOCAL | {"links": "yes"}},
+        queues={"q": {"kind": "table", "lease_s": -1}},
+    )
+    assert "5 problems" in said
+    for place in ("stager.tries", "stager.databse", "root", "links", "lease_s"):
+        assert place in said
+
+
+def test_all_names_that_do_not_agree_are_said_at_once() -> None:
+    said = problems(
+        hosts={"a": LOCAL, "b b": LOCAL}, routes={"a > c": {}, "x": {}}, queues={"q/": {"kind": "table"}},
+        stager={"serves": ["nobody", "a"]},
+    )  # fmt: skip
+    for name in ('"b b"', '"a > c"', '"x"', '"q/"', '"nobody"'):
+        assert name in said
+
+
+@pytest.mark.parametrize("text", ["[stager", "[stager]\ntries = 1\ntries = 2\n", "\ufffe", "x" * (1 << 21)])
+def test_what_is_not_toml_is_refused_with_its_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stager.toml").write_text(text, encoding="utf-16" if text == "\ufffe" else "utf-8")
+    with pytest.raises(ConfigError, match=r"stager\.toml"):
+        read_config(str(tmp_path / "stager.toml"))
+
+
+def test_the_file_is_the_one_given_then_the_environments_then_the_one_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STAGER_CONFIG", raising=False)
+    for name, tries in (("given.toml", 1), ("named.toml", 2), ("stager.toml", 3)):
+        (tmp_path / name).write_text(f"[stager]\ntries = {tries}\n")
+    assert read_config().stager.tries == 3
+    monkeypatch.setenv("STAGER_CONFIG", "named.toml")
+    assert read_config().stager.tries == 2
+    assert read_config("given.toml").stager.tries == 1
+    with pytest.raises(ConfigError, match=r"there is no nowhere\.toml; `stager init` writes one"):
+        read_config("nowhere.toml")
+
+
+def test_what_init_writes_can_be_read_and_is_never_overwritten(tmp_path: Path) -> None:
+    written = write_templates(tmp_path / "new")
+    assert [path.name for path in written] == ["stager.toml", "first-archive.toml"]
+    config = read_config(str(written[0]))
+    assert config.spool is not None
+    assert config.spool.is_dir()
+    assert read_manifest(written[1]).destination.host in config.hosts
+    written[0].write_text("mine")
+    assert write_templates(tmp_path / "new") == []
+    assert written[0].read_text() == "mine"
+
+
+def test_the_schema_describes_every_key_but_the_files_own_place() -> None:
+    said = schema()
+    assert set(said["properties"]) == {"stager", "hosts", "routes", "queues"}
+    assert all("description" in field for field in said["$defs"]["Stager"]["properties"].values())

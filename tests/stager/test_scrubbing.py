@@ -1,0 +1,145 @@
+"""Copies are read again: what is missing or rotten is seen, and brought back when asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from manifests.parts import Location
+from stager import doctor, intents, restoring, scrubbing
+from tests.stager.site import Site
+
+
+def troubles(site: Site, dataset: str = "m data") -> dict[str, str | None]:
+    copies = scrubbing.copies_of_dataset(site.database, dataset)
+    return {one.copy.path: one.trouble for one in scrubbing.check(site.database, site.config, copies)}
+
+
+@pytest.fixture
+def landed(site: Site) -> Site:
+    for name in "123":
+        site.file(f"a:raw/{name}", name * 1000)
+    site.run()
+    return site
+
+
+def test_copies_that_are_as_they_were_are_proven_anew(landed: Site) -> None:
+    landed.change("UPDATE copies SET proven_at = 0")
+    assert troubles(landed) == {"new/1": None, "new/2": None, "new/3": None}
+    assert landed.value("SELECT min(proven_at) FROM copies") > 1e9
+
+
+def test_what_is_missing_or_rotten_is_told_apart_and_remembered(landed: Site) -> None:
+    landed.path("b:new/1").unlink()
+    rotten = landed.path("b:new/2")
+    rotten.write_bytes(b"2" * 999 + b"x")
+    assert troubles(landed) == {"new/1": "missing", "new/2": "corrupt", "new/3": None}
+    kept = landed.rows("SELECT path, trouble FROM copies ORDER BY path")
+    assert kept == [("new/1", "missing"), ("new/2", "corrupt"), ("new/3", None)]
+    assert rotten.exists()  # nothing is removed by looking
+
+
+def test_a_retry_brings_back_what_is_missing_and_triggers_no_second_time(landed: Site) -> None:
+    landed.path("b:new/1").unlink()
+    troubles(landed)
+    assert intents.retry(landed.database, "m") == 1
+    landed.work()
+    assert landed.path("b:new/1").read_text() == "1" * 1000
+    assert troubles(landed) == {"new/1": None, "new/2": None, "new/3": None}
+    assert landed.triggers() == [("m data", 1, "", "ready")]
+
+
+def test_a_rotten_copy_is_never_overwritten_until_it_is_moved_away(landed: Site) -> None:
+    rotten = landed.path("b:new/2")
+    rotten.write_bytes(b"rotten")
+    troubles(landed)
+    intents.retry(landed.database, "m")
+    landed.work()
+    assert (rotten.read_bytes(), landed.states()["raw/2"]) == (b"rotten", "held")
+    rotten.rename(landed.folder / "aside")
+    intents.retry(landed.database, "m")
+    landed.work()
+    assert rotten.read_text() == "2" * 1000
+    assert set(troubles(landed).values()) == {None}
+
+
+def test_a_host_that_is_down_says_nothing_about_its_copies(landed: Site) -> None:
+    landed.path("b:").rename(landed.folder / "away")
+    landed.path("b:").mkdir()
+    copies = scrubbing.copies_of_dataset(landed.database, "m data")
+    checked = list(scrubbing.check(landed.database, landed.config, copies))
+    assert all(one.unknown and one.trouble for one in checked)
+    assert landed.rows("SELECT DISTINCT trouble FROM copies") == [(None,)]
+
+
+@pytest.mark.parametrize(("path", "count"), [("", 3), ("new", 3), ("new/1", 1), ("new/[12]", 2), ("elsewhere", 0)])
+def test_copies_are_named_by_location_or_pattern(landed: Site, path: str, count: int) -> None:
+    assert len(scrubbing.copies_at(landed.database, Location("b", path))) == count
+    assert scrubbing.copies_at(landed.database, Location("a", path)) == []
+
+
+def examined(site: Site, *, deep: bool = False) -> dict[str, bool]:
+    return {one.invariant: one.sound for one in doctor.examine(site.database, site.config, deep=deep)}
+
+
+def broken(site: Site, *, deep: bool = False) -> list[str]:
+    return [invariant for invariant, sound in examined(site, deep=deep).items() if not sound]
+
+
+def test_a_sound_site_breaks_no_invariant(landed: Site) -> None:
+    assert broken(landed) == broken(landed, deep=True) == []
+    assert len(examined(landed)) >= 7
+
+
+@pytest.mark.parametrize(
+    ("damage", "invariant"),
+    [
+        ("UPDATE tallies SET files = files + 1", "counts equal a recount"),
+        ("DELETE FROM copies WHERE path = 'new/1'", "every item that is done has its copy"),
+        ("UPDATE items SET worker = 'w', claimed_until = 5 WHERE source = 'raw/1'", "only running items have a lease"),
+        ("UPDATE items SET state = 'held' WHERE source = 'raw/1'", "every trigger's group is whole"),
+        ("DELETE FROM triggers", "every whole group has its trigger"),
+        ("UPDATE copies SET size = size + 1 WHERE path = 'new/1'", "every copy at b is there, with its size"),
+    ],
+)
+def test_each_invariant_is_seen_broken(landed: Site, damage: str, invariant: str) -> None:
+    landed.change(damage)
+    assert broken(landed) == [invariant]
+
+
+def test_what_only_reading_shows_is_seen_by_a_deep_look(landed: Site) -> None:
+    landed.path("b:new/1").write_text("x" * 1000)
+    assert broken(landed) == []
+    assert broken(landed, deep=True) == ["every copy at b is as it was proven"]
+
+
+def test_a_part_file_of_a_dead_lease_is_seen_and_one_of_a_live_lease_is_not(landed: Site) -> None:
+    landed.file("a:raw/4")
+    landed.submit()
+    (item,) = landed.claim()
+    instance = landed.database.instance
+    part = landed.file(f"b:new/.4.{item.id}-{item.epoch}.{instance}.part", "half")
+    assert broken(landed) == []
+    landed.change("UPDATE items SET epoch = epoch + 1 WHERE state = 'running'")
+    assert broken(landed) == ["no part file is left of a dead lease"]
+    assert part.exists()
+
+
+def test_a_restore_is_checked_for_what_is_lost_and_for_room(site: Site) -> None:
+    for name in "12":
+        site.file(f"mss:raw/{name}", name * 1000)
+    said = {"kind": "restore", "source": "mss:raw/**", "destination": "b:raw"}
+    would = site.submit(**said, dry_run=True)
+    checked = restoring.check(site.database, site.config, site.manifest(**said), would, dry_run=True)
+    assert (checked.proven, checked.lost, checked.to_come, checked.problem) == (0, 0, 2000, None)
+    site.run(**said)
+    site.path("b:raw/1").unlink()
+    again = site.submit(**said)
+    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    assert (checked.proven, checked.lost, checked.to_come) == (1, 1, 1000)
+    assert "1 that were there are not any more" in checked.sentence()
+    site.work()
+    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    assert (checked.proven, checked.lost, checked.to_come) == (2, 0, 0)
+    site.change("UPDATE items SET state = 'waiting', bytes = :much", much=1 << 60)
+    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    assert "make room there first" in str(checked.problem)
