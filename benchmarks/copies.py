@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.chop import finish
-from benchmarks.measuring import CHUNK, Taken, Way, command, settle_disk, side_by_side, stager, warm
+from benchmarks.measuring import CHUNK, Taken, Way, command, side_by_side, stager, warm
 from benchmarks.places import Place, new_database, write_config, write_manifest
 from benchmarks.results import Figure, ratio, time_of
 from transfers.copying import copy
@@ -64,7 +64,7 @@ def _ways(place: Place, root: Path, made: list[Path]) -> list[Way]:
             folder.mkdir()
         new_database(write_config(site, {"a": root, "b": out}))
         write_manifest(site, "copied", "a:data/**", "b:data")
-        settle_disk(place.folder)
+        place.settle()
         warm(made)
 
     names = [str(path.relative_to(root)) for path in made]

@@ -73,11 +73,6 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(CHECKOUT)}
 
 
-def settle_disk(folder: Path) -> None:
-    """Have the file system write what it still holds of the run before: it would be counted to the next one."""
-    command(["sync", "-f", folder], folder)
-
-
 def warm(files: Iterable[Path]) -> None:
     """Read files, so that the page cache has them."""
     for path in files:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import command
+
 
 class Unavailable(Exception):
     """Something that a benchmark needs is not here; the sentence says what."""
@@ -25,6 +27,14 @@ class Place:
     def sized(self, count: int, least: int = 1) -> int:
         """So many of something at this scale."""
         return max(least, round(count * self.scale))
+
+    def settle(self) -> None:
+        """Have the file system write what it still holds of the run before: it would be counted to the next one.
+
+        At sizes that say nothing of speed nobody waits for that.
+        """
+        if self.scale >= 0.01:
+            command(["sync", "-f", self.folder], self.folder)
 
     def new(self, name: str) -> Path:
         """A folder of that name that is empty, whatever was in it."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import CHECKOUT, environment, settle_disk
+from benchmarks.measuring import CHECKOUT, environment
 from benchmarks.places import Place, write_config, write_manifest
 from benchmarks.results import Figure, Goal
 
@@ -34,7 +34,7 @@ def measure(place: Place) -> Iterator[Figure]:
     runs: dict[str, list[dict[str, float]]] = {"tree/0/**": [], "tree/**": []}
     for _ in range(place.runs):
         for pattern, taken in runs.items():
-            settle_disk(place.folder)
+            place.settle()
             taken.append(_in_a_process(place, pattern))
     few, all_of_them = runs.values()
     for count, taken in ((part, few), (10 * part, all_of_them)):
@@ -76,20 +76,18 @@ def plan_once(config_path: str, manifest_path: str) -> dict[str, float]:
     """Submit; then the scan alone, and the scan and the planning alone, for their shares of it."""
     from manifests.manifest import Manifest
     from manifests.reading import read_manifest
-    from stager.config import read_config
-    from stager.database import open_database
+    from stager.commands.common import opened
     from stager.opening import Hosts
     from stager.planning import plan_files
     from stager.submitting import submit
     from transfers.hosts import FileInfo
 
-    config = read_config(config_path)
-    database = open_database(config.database_url)
     manifest: Manifest = read_manifest(Path(manifest_path))
-    cpu = time.process_time()
-    submit_s = _seconds(lambda: submit(database, config, manifest))
-    result = {"submit_s": submit_s, "submit_cpu_s": time.process_time() - cpu, "peak": float(peak_bytes())}
-    host = Hosts(database, config)["a"]
+    with opened(config_path) as (config, database):
+        cpu = time.process_time()
+        submit_s = _seconds(lambda: submit(database, config, manifest))
+        result = {"submit_s": submit_s, "submit_cpu_s": time.process_time() - cpu, "peak": float(peak_bytes())}
+        host = Hosts(database, config)["a"]
 
     def listed() -> Iterator[FileInfo]:
         return (found for found in host.scan(manifest.pattern.fixed) if isinstance(found, FileInfo))

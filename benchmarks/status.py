@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks.measuring import Way, command, settle_disk, side_by_side, stager
+from benchmarks.measuring import Way, command, side_by_side, stager
 from benchmarks.places import Place, manifest_text, write_config
 from benchmarks.results import Figure, Goal, time_of
 from manifests.reading import read_text
@@ -45,7 +45,7 @@ def _on(place: Place, items: int, kind: str, url: str) -> Iterator[Figure]:
     config = write_config(folder, {"a": folder / "a", "b": folder / "b"}, url)
     full = url if kind == "PostgreSQL" else f"sqlite:///{folder / 'stager.db'}"
     fill(full, items)
-    settle_disk(folder)
+    place.settle()
     ways = [
         Way("stager status", lambda: stager(config, "status")),
         Way("stager status --json", lambda: stager(config, "status", "--json")),

@@ -68,16 +68,13 @@ class Camera:
         for name, values in self.sets.items():
             if name in ids and ids[name] not in values:
                 raise CameraError(
-                    f"{self.name} has no {name} {shown(str(ids[name]), 40)}; "
-                    f"its {name}s: {', '.join(map(str, values))}"
+                    f"{self.name} has no {name} {shown(str(ids[name]), 40)}; its {name}s: {', '.join(map(str, values))}"
                 )
         choices = [(ids[name],) if name in ids else values for name, values in self.sets.items()]
         for chosen in itertools.product(*choices):
             yield {**ids, **dict(zip(self.sets, chosen, strict=True))}
 
-    def header_ids(
-        self, cards: Mapping[str, Any], given: Mapping[str, int | str] | None = None, name: str = ""
-    ) -> Ids:
+    def header_ids(self, cards: Mapping[str, Any], given: Mapping[str, int | str] | None = None, name: str = "") -> Ids:
         """The ids that a file's header gives, with those of the manifest (`given`) where it gives none.
 
         `name` is the file's name, for the few ids that it may stand in for. Raises CameraError, one
@@ -91,11 +88,7 @@ class Camera:
         for id_name in layout.id_names:
             rule = self.header_rules.get(id_name)
             try:
-                value = (
-                    rule.read(cards, given.get(id_name), self.ids[id_name], name)
-                    if rule
-                    else given.get(id_name)
-                )
+                value = rule.read(cards, given.get(id_name), self.ids[id_name], name) if rule else given.get(id_name)
             except CameraError as error:
                 wrong.append(str(error))
                 continue
@@ -127,9 +120,7 @@ class Camera:
         differ, or where the count is none of a whole focal plane of its kind.
         """
         if self.chop_rule is None:
-            raise CameraError(
-                f"{self.name} does not say how its files are cut; its file needs a table [chop]"
-            )
+            raise CameraError(f"{self.name} does not say how its files are cut; its file needs a table [chop]")
         return self.chop_rule.pieces(cards, extensions, self._layout_of(cards).science)
 
     def _layout_of(self, cards: Mapping[str, Any]) -> Layout:

@@ -29,9 +29,7 @@ class ChopRule:
     extension_name: str  # regular expression of EXTNAME; its group is the extension's number
     removed: tuple[str, ...]  # keywords that speak of the whole and not of a strip
     path_keyword: str  # takes the path of the file
-    shifts: tuple[
-        tuple[str, int | None], ...
-    ]  # of CRPIX1, by mode; None: by the true width. Science images only
+    shifts: tuple[tuple[str, int | None], ...]  # of CRPIX1, by mode; None: by the true width. Science images only
     science_extensions: tuple[int, ...]  # how many extensions a whole focal plane has
     calibration_extensions: tuple[int, ...]
 
@@ -39,9 +37,7 @@ class ChopRule:
         """First and last column, from 1, of an amplifier in an extension that wide. Raises CameraError."""
         count = len(self.amps)
         if naxis1 <= 0 or naxis1 % count:
-            raise CameraError(
-                f"NAXIS1 is {naxis1}, which does not divide into {count} amplifiers of one width"
-            )
+            raise CameraError(f"NAXIS1 is {naxis1}, which does not divide into {count} amplifiers of one width")
         width = naxis1 // count
         return index * width + 1, (index + 1) * width
 
@@ -76,14 +72,10 @@ class ChopRule:
         if said is not None and (isinstance(said, bool) or not isinstance(said, int)):
             raise CameraError(f"NEXTEND is {found(said)}; expected a whole number")
         if said is not None and extensions is not None and said != extensions:
-            raise CameraError(
-                f"NEXTEND is {said}, but there are {extensions} extensions: the file is not whole"
-            )
+            raise CameraError(f"NEXTEND is {said}, but there are {extensions} extensions: the file is not whole")
         count = said if extensions is None else extensions
         if count is None:
-            raise CameraError(
-                "the primary header has no NEXTEND, so it does not say how many extensions there are"
-            )
+            raise CameraError("the primary header has no NEXTEND, so it does not say how many extensions there are")
         whole = self.science_extensions if science else self.calibration_extensions
         if count not in whole:
             kind = "science" if science else "calibration"

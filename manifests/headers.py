@@ -38,9 +38,7 @@ class HeaderRule:
     constant: int | str | None
     says: str  # what is expected, in words
 
-    def read(
-        self, cards: Mapping[str, Any], given: int | str | None, rule: IdRule, name: str = ""
-    ) -> int | str | None:
+    def read(self, cards: Mapping[str, Any], given: int | str | None, rule: IdRule, name: str = "") -> int | str | None:
         """The id. Raises CameraError where header and manifest give none, or differ and must not."""
         if given is not None:
             given = self._checked(given, rule)
@@ -63,8 +61,7 @@ class HeaderRule:
         own = rule.own(given)
         if own is None:
             raise CameraError(
-                f"[ids] {self.id_name} is {found(given)}; expected {expectation(rule)}: "
-                "change it in the manifest"
+                f"[ids] {self.id_name} is {found(given)}; expected {expectation(rule)}: change it in the manifest"
             )
         return own
 

@@ -110,9 +110,7 @@ class Layout:
             return unknown
         text = self.rules[name].text(ids[name], _width(sign[2]))
         if text is None:
-            raise CameraError(
-                f"{name} cannot be {found(ids[name])}; expected {expectation(self.rules[name])}"
-            )
+            raise CameraError(f"{name} cannot be {found(ids[name])}; expected {expectation(self.rules[name])}")
         return text
 
 
@@ -140,9 +138,7 @@ class _Reader:
         for number, sign in enumerate(PLACEHOLDER.finditer(template)):
             name, form = sign[1], sign[2] or ""
             if name not in rules:
-                raise CameraError(
-                    f"the template {shown(template)} has the id {name}, which [ids] does not describe"
-                )
+                raise CameraError(f"the template {shown(template)} has the id {name}, which [ids] does not describe")
             pieces.append(re.escape(template[end : sign.start()]))
             end = sign.end()
             if (name, form) in seen:

@@ -195,8 +195,7 @@ def _host_problems(manifest: Manifest, hosts: Mapping[str, str]) -> Iterator[Pro
         if kind is None:
             yield Problem(
                 place,
-                f'unknown host "{location.host}"{nearest(location.host, hosts)}; '
-                f"hosts in stager.toml: {_names(hosts)}",
+                f'unknown host "{location.host}"{nearest(location.host, hosts)}; hosts in stager.toml: {_names(hosts)}',
             )
         elif (kind == "store") != wanted:
             expected = "a mass store" if wanted else "no mass store"
@@ -212,9 +211,7 @@ def _advice(kind: Kind, hosts: Mapping[str, str], host: str) -> str:
     if hosts[host] == "store" and kind is Kind.COPY:
         return 'to bring files to a store write kind = "archive", to bring them back kind = "restore"'
     if hosts[host] == "store" and kind is Kind.CHOP:
-        return (
-            "restore the focal planes to a host first, or archive what was chopped by a manifest of its own"
-        )
+        return "restore the focal planes to a host first, or archive what was chopped by a manifest of its own"
     stores = [name for name, its in hosts.items() if its == "store"]
     if hosts[host] == "store":
         return f"name another host, one of {_names(name for name in hosts if name not in stores)}"
@@ -227,8 +224,7 @@ def _queue_problems(manifest: Manifest, queues: Collection[str]) -> Iterator[Pro
     queue = manifest.trigger.queue
     yield Problem(
         "trigger.queue",
-        f'unknown queue "{shown(queue, 40)}"{nearest(queue, queues)}; '
-        f"queues in stager.toml: {_names(queues)}",
+        f'unknown queue "{shown(queue, 40)}"{nearest(queue, queues)}; queues in stager.toml: {_names(queues)}',
     )
 
 
@@ -247,9 +243,7 @@ def _camera_problems(manifest: Manifest, folders: Sequence[Path]) -> Iterator[Pr
         yield Problem("camera", str(error))
         return
     if manifest.kind is Kind.CHOP and camera.chop_rule is None:
-        yield Problem(
-            "camera", f"{camera.name} does not say how its files are cut; its file needs a table [chop]"
-        )
+        yield Problem("camera", f"{camera.name} does not say how its files are cut; its file needs a table [chop]")
     yield from _id_problems(manifest, camera)
 
 

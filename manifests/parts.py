@@ -52,9 +52,7 @@ class Location:
         """Raises PathError for anything but host:path with a path below the root. A '/' at its end goes."""
         host, colon, path = text.partition(":")
         if not colon:
-            raise PathError(
-                f'"{shown(text, 80)}" has no host; write host:path, such as lsst10:CFHTDeep/D1/raw'
-            )
+            raise PathError(f'"{shown(text, 80)}" has no host; write host:path, such as lsst10:CFHTDeep/D1/raw')
         if not HOST_NAME.fullmatch(host):
             raise PathError(f'"{shown(text, 80)}": "{shown(host, 40)}" is no name of a host; write host:path')
         if len(path) > 1 and path.endswith("/") and not path.endswith("//"):
@@ -77,17 +75,13 @@ def _id_value(value: object) -> int | str:
         return value
     if isinstance(value, str) and ID_TEXT.fullmatch(value) and ".." not in value:
         return value
-    raise ValueError(
-        f"found {found(value)}; expected a whole number from 0 up, or text of letters, digits and _+.,-"
-    )
+    raise ValueError(f"found {found(value)}; expected a whole number from 0 up, or text of letters, digits and _+.,-")
 
 
 def _id_names(value: Ids) -> Ids:
     for name in value:
         if not ID_NAME.fullmatch(name):
-            raise ValueError(
-                f'"{shown(name, 40)}" is no name of an id; expected small letters, such as visit or ccd'
-            )
+            raise ValueError(f'"{shown(name, 40)}" is no name of an id; expected small letters, such as visit or ccd')
     return value
 
 
@@ -97,9 +91,7 @@ def _visit_as_ids(value: object) -> object:
 
 def _plain(value: str) -> str:
     if not value.isprintable() or value != value.strip():
-        raise ValueError(
-            f"found {found(value)}; expected text without control characters or blanks around it"
-        )
+        raise ValueError(f"found {found(value)}; expected text without control characters or blanks around it")
     return value
 
 

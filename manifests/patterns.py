@@ -62,9 +62,7 @@ class Pattern:
             if below and not only_below and not depth:
                 regex = re.compile(f"{regex.pattern}|{_compile(self.text, '/'.join(head)).pattern}")
         values = (_unescaped("/".join(fixed)), wild, below, only_below, depth, regex)
-        for name, value in zip(
-            ("fixed", "wild", "_below", "_only_below", "_depth", "_head"), values, strict=True
-        ):
+        for name, value in zip(("fixed", "wild", "_below", "_only_below", "_depth", "_head"), values, strict=True):
             object.__setattr__(self, name, value)
 
     def matches(self, path: str) -> bool:
@@ -167,7 +165,5 @@ def _compile(text: str, notation: str) -> re.Pattern[str]:
             f'"{shown(text, 80)}" stands for more than {MOST_ALTERNATIVES} names; use "*", or `files`'
         ) from error
     if any("(?!)" in one for one in alternatives):
-        raise PatternError(
-            f'"{shown(text, 80)}" has an empty or backward range such as [z-a] and can match nothing'
-        )
+        raise PatternError(f'"{shown(text, 80)}" has an empty or backward range such as [z-a] and can match nothing')
     return re.compile("|".join(alternatives))

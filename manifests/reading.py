@@ -141,9 +141,7 @@ def _document(written: dict[str, Any]) -> tuple[Document, list[Problem]]:
 def _list_path(name: str, folder: Path | None) -> Path:
     """Raises PathError for a name that leaves the manifest's folder."""
     if folder is None:
-        raise PathError(
-            "a list is read from beside its manifest, and this manifest is in no file; save it to one"
-        )
+        raise PathError("a list is read from beside its manifest, and this manifest is in no file; save it to one")
     try:
         return Path(os.path.abspath(folder)) / check_path(name)  # noqa: PTH100 - resolve() would follow links
     except PathError as error:
@@ -174,9 +172,7 @@ def _exclusion_lists(
             exclusions += _exclusions(content, name)
             lists.append(FileList(path=str(path), sha256=hashlib.sha256(content).hexdigest()))
         except ManifestError as error:
-            wrong += [
-                Problem(f"accept.except, {shown(name, 80)} {one.place}", one.text) for one in error.problems
-            ]
+            wrong += [Problem(f"accept.except, {shown(name, 80)} {one.place}", one.text) for one in error.problems]
         except (OSError, ValueError) as error:
             wrong.append(Problem("accept.except", f'"{shown(name, 80)}": {_unreadable(error)}'))
     return tuple(lists), tuple(exclusions)

@@ -31,9 +31,7 @@ def _source_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
         )  # fmt: skip
     elif not listed and not text:
         host = stated.source.host
-        yield Problem(
-            "source", f'"{host}:" has an empty path; name a file, folder or pattern, such as {host}:raw/**'
-        )
+        yield Problem("source", f'"{host}:" has an empty path; name a file, folder or pattern, such as {host}:raw/**')
     elif not listed:
         try:
             Pattern(text)
@@ -44,9 +42,7 @@ def _source_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
 def _destination_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     place = stated.destination
     if not place.path:
-        yield Problem(
-            "destination", f'"{place}" has an empty path; name a folder, such as {place.host}:CFHTDeep'
-        )
+        yield Problem("destination", f'"{place}" has an empty path; name a folder, such as {place.host}:CFHTDeep')
     elif is_wild(place.path):
         yield Problem(
             "destination",
@@ -65,16 +61,12 @@ def _apart_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
         return  # _source_rule has said so
     same = source.path == place.path if pattern is None else pattern.fixed == place.path
     if same or (pattern is not None and pattern.matches(f"{place.path}/x")):
-        yield Problem(
-            "destination", f'"{shown(str(place), 80)}" is within the source; give another folder or host'
-        )
+        yield Problem("destination", f'"{shown(str(place), 80)}" is within the source; give another folder or host')
 
 
 def _chop_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     if stated.kind is Kind.CHOP and stated.camera is None:
-        yield Problem(
-            "camera", 'missing: a chop needs the camera whose files it cuts, such as camera = "cfht_megacam"'
-        )
+        yield Problem("camera", 'missing: a chop needs the camera whose files it cuts, such as camera = "cfht_megacam"')
     if stated.kind is not Kind.CHOP and "chop" in stated.model_fields_set and stated.chop != Chop():
         yield Problem(
             "chop",
@@ -88,9 +80,7 @@ def _camera_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     if stated.expect:
         yield Problem("expect", "only a camera knows which files a visit should have; give `camera`")
     if stated.trigger and stated.trigger.per:
-        yield Problem(
-            "trigger.per", "only a camera knows the ids of files; give `camera`, or leave `per` out"
-        )
+        yield Problem("trigger.per", "only a camera knows the ids of files; give `camera`, or leave `per` out")
 
 
 def _expect_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
@@ -100,9 +90,7 @@ def _expect_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     for number, ids in enumerate(stated.expect):
         key = frozenset(ids.items())
         if not ids:
-            yield Problem(
-                f"expect[{number}]", "found an empty table; expected ids such as {visit = 85770111}"
-            )
+            yield Problem(f"expect[{number}]", "found an empty table; expected ids such as {visit = 85770111}")
         elif key in seen:
             said = " ".join(f"{name}={value}" for name, value in ids.items())
             yield Problem(f"expect[{number}]", f"{said} is listed twice; leave one out")

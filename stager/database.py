@@ -182,7 +182,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # this module says BEGIN itself
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute("PRAGMA cache_size=-65536")  # 64 MiB
+    connection.execute("PRAGMA cache_size=-16384")  # 16 MiB: more makes a plan of a million no quicker, only larger
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -73,7 +73,10 @@ _QUERIES = {
     "every trigger's group is whole": """
         SELECT t.dataset, t.group_label FROM triggers t JOIN manifests m ON m.id = t.manifest_id
         WHERE m.intent <> 'superseded' AND EXISTS (
-            SELECT 1 FROM items i WHERE i.group_id = t.group_id AND i.state NOT IN ('done', 'excluded'))""",
+            SELECT 1 FROM items i WHERE i.group_id = t.group_id AND i.state NOT IN ('done', 'excluded')
+              AND NOT EXISTS (  -- what was whole then and was lost since
+                SELECT 1 FROM copies c WHERE c.trouble IS NOT NULL
+                AND (c.piece_of = i.id OR (c.host = m.destination_host AND c.path = i.destination))))""",
     "every whole group has its trigger": """
         SELECT m.name, g.label FROM groups g JOIN manifests m ON m.id = g.manifest_id
         WHERE m.intent = 'active' AND EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done')

@@ -33,15 +33,11 @@ def _newest(connection: Connection, name: str) -> tuple[int, str]:
 
 @again
 def retry(database: Database, name: str, glob: str | None = None) -> int:
-    """Make held items, items that wait for their next try, and proven ones whose copy was found gone or bad,
-    due now with all their tries; returns how many."""
+    """Make held items (those whose copy was found gone or bad too) and items that wait for their next try due now,
+    with all their tries; returns how many."""
     with database.write() as connection:
         manifest, _ = _newest(connection, name)
-        lost = """OR (state = 'done' AND EXISTS (
-            SELECT 1 FROM copies c JOIN manifests m ON m.id = items.manifest_id
-            WHERE c.trouble IS NOT NULL AND (c.piece_of = items.id
-                  OR (c.host = m.destination_host AND c.path = items.destination))))"""
-        chosen = f"((state IN ('held', 'waiting') AND NOT missing AND destination IS NOT NULL) {lost})"
+        chosen = "state IN ('held', 'waiting') AND NOT missing AND destination IS NOT NULL"
         return _look_again(connection, manifest) + _change(
             database, connection, manifest, chosen, glob, "waiting", None
         )

@@ -29,6 +29,7 @@ images = Image.__table__  # type: ignore[attr-defined]
 
 AT_ONCE = 500  # items named in one statement
 
+LOST = "lost"  # the kind of a hold on an item that was done and whose copy was found gone or bad
 TAKEN_BACK_AT_ONCE = 1000  # items of dead leases that one transaction makes waiting again
 
 
@@ -183,6 +184,10 @@ def finish(database: Database, worker: str, finished: Sequence[Finished], *, fol
         for one in proven:
             _add_copies(database, connection, one, destination)
             _add_images(database, connection, one)
+        if proven and _any_lost(connection):
+            landed = [receipt.path for one in proven for receipt in one.receipts]
+            found = sa.select(copies.c.id).where(copies.c.host == destination, copies.c.path.in_(landed))
+            mark_found(connection, list(connection.scalars(found)))
         whole = sorted({one.item.group_id for one in proven if one.item.group_id is not None})
         written.triggers = triggers.write_whole(database, connection, whole, folders)
     return written
@@ -291,6 +296,41 @@ def _add_copies(database: Database, connection: Connection, one: Finished, host:
         VALUES (:host, :path, :size, :digest, :mtime_ns, :proof, {database.now}, :piece_of)
         ON CONFLICT (host, path) DO UPDATE SET {update}""").bindparams(sa.bindparam("path", type_=copies.c.path.type))
     connection.execute(statement, rows)
+
+
+_OF_COPIES = """
+    SELECT c.piece_of FROM copies c WHERE c.id IN :copies AND c.piece_of IS NOT NULL
+    UNION
+    SELECT i.id FROM copies c JOIN manifests m ON m.destination_host = c.host AND m.intent IN ('active', 'held')
+    JOIN items i ON i.manifest_id = m.id AND i.destination = c.path WHERE c.id IN :copies"""
+
+
+def _any_lost(connection: Connection) -> bool:
+    return bool(connection.execute(sa.text("SELECT 1 FROM items WHERE kind = 'lost' LIMIT 1")).first())
+
+
+def mark_lost(connection: Connection, found_bad: Collection[int]) -> None:
+    """Hold the items that are done and whose copies (their ids) were found gone or bad: what is not there is not
+    complete. A retry brings it again."""
+    if not found_bad:
+        return
+    reason = "its copy was found missing or corrupt at the destination; move a corrupt one away, then `stager retry`"
+    statement = sa.text(f"""
+        UPDATE items SET state = 'held', kind = '{LOST}', reason = :reason
+        WHERE state = 'done' AND id IN ({_OF_COPIES})""")
+    statement = statement.bindparams(sa.bindparam("copies", list(found_bad), expanding=True))
+    connection.execute(statement, {"reason": reason})
+
+
+def mark_found(connection: Connection, found_good: Collection[int]) -> None:
+    """Undo `mark_lost` for the items all of whose copies are proven again."""
+    if not found_good:
+        return
+    statement = sa.text(f"""
+        UPDATE items SET state = 'done', kind = NULL, reason = NULL
+        WHERE state = 'held' AND kind = '{LOST}' AND id IN ({_OF_COPIES})
+          AND NOT EXISTS (SELECT 1 FROM copies c WHERE c.piece_of = items.id AND c.trouble IS NOT NULL)""")
+    connection.execute(statement.bindparams(sa.bindparam("copies", list(found_good), expanding=True)))
 
 
 def _add_images(database: Database, connection: Connection, one: Finished) -> None:

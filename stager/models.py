@@ -191,6 +191,12 @@ class Item(SQLModel, table=True):
             postgresql_where=text("reason IS NOT NULL AND state IN ('waiting', 'held')"),
         ),
         Index(
+            "ix_items_lost",
+            "kind",
+            sqlite_where=text("kind = 'lost'"),
+            postgresql_where=text("kind = 'lost'"),
+        ),
+        Index(
             "ix_items_carried",
             "carried_from",
             sqlite_where=text("carried_from IS NOT NULL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from manifests.parts import Location
 from manifests.patterns import Pattern
+from stager import items
 from stager.config import Config
 from stager.database import Database, again
 from stager.models import decode_path
@@ -84,10 +86,7 @@ def _check(database: Database, config: Config, name: str, copies: list[Known]) -
         return
     for copy, result in zip(copies, found, strict=True):
         if isinstance(result, TransferError):
-            gone = result.kind in ("source missing", "transient") and result.errno in (
-                2,
-                20,
-            )  # ENOENT, ENOTDIR
+            gone = result.errno in (errno.ENOENT, errno.ENOTDIR)
             yield Checked(copy, "missing" if gone else str(result), unknown=not gone)
         elif result[1:] == (copy.size, copy.digest):
             yield Checked(copy, None)
@@ -104,3 +103,6 @@ def _remember(database: Database, checked: list[Checked]) -> None:
             proven = f", proven_at = {database.now}" if one.trouble is None else ""
             statement = sa.text(f"UPDATE copies SET trouble = :trouble{proven} WHERE id = :id")
             connection.execute(statement, {"trouble": one.trouble, "id": one.copy.id})
+        known = [one for one in checked if not one.unknown]
+        items.mark_lost(connection, [one.copy.id for one in known if one.trouble])
+        items.mark_found(connection, [one.copy.id for one in known if not one.trouble])

@@ -32,9 +32,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module
         elif isinstance(node, ast.Call) and _name(node.func) in {"import_module", "__import__"}:
-            yield from (
-                a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)
-            )
+            yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
 def wrong_arrows(package: str, source: str) -> set[str]:
@@ -48,9 +46,7 @@ def not_everywhere(source: str) -> set[str]:
     tree = ast.parse(source, feature_version=(3, 7))  # the oldest grammar that every newer parser still knows
     names = {name.partition(".")[0] for name in imported(tree)}
     names |= {"(relative)" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
-    if any(
-        isinstance(n, ast.ImportFrom) and n.module == "__future__" and _annotations(n) for n in ast.walk(tree)
-    ):
+    if any(isinstance(n, ast.ImportFrom) and n.module == "__future__" and _annotations(n) for n in ast.walk(tree)):
         names.add("__future__.annotations")
     return names - (set(sys.stdlib_module_names) - NEWER_THAN_3_6) - (AGENT_MAY_TRY & set(tried(tree)))
 
@@ -108,13 +104,8 @@ def test_a_wrong_arrow_is_seen(source: str) -> None:
 
 
 def test_a_package_may_import_itself_and_what_is_below_it() -> None:
-    assert (
-        wrong_arrows("transfers", "from transfers.agent import Agent\nfrom . import errors\nimport os")
-        == set()
-    )
-    assert (
-        wrong_arrows("stager", "import manifests.reading, transfers.hosts\nfrom stager import items") == set()
-    )
+    assert wrong_arrows("transfers", "from transfers.agent import Agent\nfrom . import errors\nimport os") == set()
+    assert wrong_arrows("stager", "import manifests.reading, transfers.hosts\nfrom stager import items") == set()
     assert wrong_arrows("manifests", "import stagers, mystager.stager") == set()
 
 

@@ -30,6 +30,7 @@ def measured(folder: Path, *names: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_benchmark_works_and_leaves_nothing_behind(tmp_path: Path) -> None:
     found = measured(tmp_path)
     assert found["problems"] == []

@@ -49,9 +49,7 @@ def test_require_skips_or_fails(require: Callable[[str], NoReturn], monkeypatch:
 
 
 def test_a_server_that_does_not_answer_is_a_skip_with_a_reason(tmp_path: Path) -> None:
-    ended = run_pytest(
-        tmp_path, NEEDS_POSTGRES, STAGER_TEST_POSTGRES="postgresql+psycopg://x:secret@127.0.0.1:1/x"
-    )
+    ended = run_pytest(tmp_path, NEEDS_POSTGRES, STAGER_TEST_POSTGRES="postgresql+psycopg://x:secret@127.0.0.1:1/x")
     assert ended.returncode == 0, ended.stdout
     assert "1 skipped" in ended.stdout
     assert "no PostgreSQL at postgresql+psycopg://x:***@127.0.0.1:1/x" in ended.stdout
@@ -70,9 +68,7 @@ def test_a_database_is_dropped_under_open_connections(tmp_path: Path, postgres_s
     engine = create_engine(postgres_server)
     try:
         with engine.connect() as connection:
-            found = connection.execute(
-                text("SELECT datname FROM pg_database WHERE datname = :name"), {"name": name}
-            )
+            found = connection.execute(text("SELECT datname FROM pg_database WHERE datname = :name"), {"name": name})
             assert found.all() == []
     finally:
         engine.dispose()
@@ -82,11 +78,7 @@ def run_pytest(folder: Path, source: str, *options: str, **environ: str) -> subp
     """A run of pytest of its own, in a folder with our conftest and one test."""
     (folder / "conftest.py").write_text(CONFTEST.read_text())
     (folder / "test_inner.py").write_text(source)
-    outer = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "STAGER_TEST_REQ"))
-    }
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "STAGER_TEST_REQ"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "-p", "no:xdist", *options, "."],
         cwd=folder,

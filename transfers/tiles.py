@@ -23,9 +23,7 @@ from transfers.fits import BLOCK, CARD, Header, header_bytes, keyword, verify
 HDU_LIMIT = 1 << 30
 """Bytes of one compressed HDU, packed and unpacked: both are in memory at once."""
 
-_ALGORITHMS = frozenset(
-    ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS", "NONE")
-)
+_ALGORITHMS = frozenset(("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS", "NONE"))
 # The cards that tile compression adds to a header (section 10.1 and 10.2), and those of its binary table.
 _TABLE = re.compile(r"TFIELDS|THEAP|(TTYPE|TFORM|TUNIT|TDIM|TNULL|TSCAL|TZERO|TDISP)[0-9]+")
 _COMPRESSION = re.compile(
@@ -80,11 +78,7 @@ def _first(header: Header) -> bytes:
     if header.get("ZSIMPLE") is True:
         return b"SIMPLE  " + (header.card("ZSIMPLE") or b"")[8:]
     stated = header.card("ZTENSION")
-    return (
-        b"XTENSION" + stated[8:]
-        if stated
-        else b"XTENSION= 'IMAGE   '           / image extension".ljust(CARD)
-    )
+    return b"XTENSION" + stated[8:] if stated else b"XTENSION= 'IMAGE   '           / image extension".ljust(CARD)
 
 
 def _renamed(header: Header, name: str, default: str) -> bytes:
@@ -102,16 +96,12 @@ def check_tiles(hdu: Hdu, header: Header, place: str) -> int:
     """
     bitpix, count = header.whole("ZBITPIX"), header.whole("ZNAXIS")
     if bitpix not in (8, 16, 32, 64, -32, -64) or count is None or not 1 <= count <= 9:
-        raise SourceCorrupt(
-            f"{place} has ZBITPIX {header.get('ZBITPIX')!r} and ZNAXIS {header.get('ZNAXIS')!r}"
-        )
+        raise SourceCorrupt(f"{place} has ZBITPIX {header.get('ZBITPIX')!r} and ZNAXIS {header.get('ZNAXIS')!r}")
     axes = [header.whole(f"ZNAXIS{axis}") or 0 for axis in range(1, count + 1)]
     if min(axes) < 1 or math.prod(axes) * abs(bitpix) // 8 > HDU_LIMIT or hdu.data_size > HDU_LIMIT:
         raise SourceCorrupt(f"{place} has the axes {axes}: none, or more than {HDU_LIMIT} bytes")
     if header.get("ZCMPTYPE") not in _ALGORITHMS:
-        raise SourceCorrupt(
-            f"{place} has ZCMPTYPE {header.get('ZCMPTYPE')!r}, which is none of the standard's"
-        )
+        raise SourceCorrupt(f"{place} has ZCMPTYPE {header.get('ZCMPTYPE')!r}, which is none of the standard's")
     tiles = [
         header.whole(f"ZTILE{axis}") if f"ZTILE{axis}" in header else (axes[0] if axis == 1 else 1)
         for axis in range(1, count + 1)

@@ -66,9 +66,7 @@ def unpack(
         raise from_os_error(error, scratch.name, "local", "unpack", path) from error
 
 
-def _unpack(
-    chunks: Iterable[bytes], packing: Sequence[str | None], scratch: LocalHost, limit: int, stop: Stop
-) -> str:
+def _unpack(chunks: Iterable[bytes], packing: Sequence[str | None], scratch: LocalHost, limit: int, stop: Stop) -> str:
     tiled, zipped = packing
     with _made(scratch, keep=not tiled) as first:
         with first.open("wb") as file:

@@ -47,9 +47,7 @@ def test_a_whole_visit_has_its_files() -> None:
 
 
 def test_the_expected_set_is_that_of_the_real_registry(shared: Path) -> None:
-    with sqlite3.connect(
-        f"file:{shared}/data/registries/cfht_2010.registry.sqlite3?immutable=1", uri=True
-    ) as registry:
+    with sqlite3.connect(f"file:{shared}/data/registries/cfht_2010.registry.sqlite3?immutable=1", uri=True) as registry:
         rows = registry.execute("SELECT field, visit, filter, ccd, amp FROM raw").fetchall()
     registry.close()
     real = {(field, visit, band, ccd, amp) for field, visit, band, ccd, amp in rows}
@@ -99,9 +97,7 @@ def test_a_filter_that_is_none_is_refused_until_the_manifest_gives_it(text: obje
     assert CFHT.header_ids({**SKY, "FILTER": text}, {"filter": "g"})["filter"] == "g"
 
 
-@pytest.mark.parametrize(
-    ("text", "field"), [("D4", "D4"), ("w2.+2+2", "W2"), ("d1 deep", "D1"), (" W3", "W3")]
-)
+@pytest.mark.parametrize(("text", "field"), [("D4", "D4"), ("w2.+2+2", "W2"), ("d1 deep", "D1"), (" W3", "W3")])
 def test_a_field_is_the_first_two_characters_of_object(text: str, field: str) -> None:
     assert CFHT.header_ids({**SKY, "OBJECT": text})["field"] == field
 
@@ -229,9 +225,7 @@ def test_a_focal_plane_is_chopped_into_two_files_per_ccd() -> None:
         ({}, None, "no NEXTEND"),
     ],
 )
-def test_a_focal_plane_that_is_not_whole_is_refused(
-    cards: dict[str, Any], extensions: int | None, said: str
-) -> None:
+def test_a_focal_plane_that_is_not_whole_is_refused(cards: dict[str, Any], extensions: int | None, said: str) -> None:
     with pytest.raises(CameraError, match=said):
         CFHT.pieces({**SKY, **cards}, extensions)
 
@@ -291,9 +285,7 @@ def test_a_camera_is_found_by_name_its_own_folder_first(tmp_path: Path) -> None:
         (("[chop]", "[chop"), "line"),
     ],
 )
-def test_a_bad_camera_file_is_refused_with_its_place(
-    tmp_path: Path, change: tuple[str, str], said: str
-) -> None:
+def test_a_bad_camera_file_is_refused_with_its_place(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     text = names()["cfht_megacam"].read_text()
     assert change[0] in text
     (tmp_path / "cfht_megacam.toml").write_text(text.replace(*change, 1))

@@ -45,9 +45,7 @@ def said(**keys: object) -> dict[str, str]:
         ),
     ],
 )
-def test_each_kind_has_its_kinds_of_hosts(
-    kind: str, source: str, destination: str, wrong: dict[str, str]
-) -> None:
+def test_each_kind_has_its_kinds_of_hosts(kind: str, source: str, destination: str, wrong: dict[str, str]) -> None:
     found = said(kind=kind, source=f"{source}:a/**", destination=f"{destination}:b", camera="cfht_megacam")
     assert found.keys() == wrong.keys()
     assert all(text in found[place] for place, text in wrong.items())

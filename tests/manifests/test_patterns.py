@@ -58,9 +58,7 @@ MEANT = [
 
 
 @pytest.mark.parametrize(("text", "fixed", "meant", "others"), MEANT, ids=[one[0] for one in MEANT])
-def test_a_pattern_means_what_the_page_meant(
-    text: str, fixed: str, meant: list[str], others: list[str]
-) -> None:
+def test_a_pattern_means_what_the_page_meant(text: str, fixed: str, meant: list[str], others: list[str]) -> None:
     pattern = Pattern(text)
     assert pattern.fixed == fixed
     assert [path for path in meant if not pattern.matches(path)] == []

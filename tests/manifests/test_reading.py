@@ -97,9 +97,7 @@ crpix = "exactt"
 
 
 def test_rules_between_keys_are_tried_although_other_keys_are_bad() -> None:
-    said = wrong(
-        'name = 5\nkind = "chop"\ndataset = "d"\nsource = "a:"\ndestination = "b:x*"\nexpect = [1, 1]\n'
-    )
+    said = wrong('name = 5\nkind = "chop"\ndataset = "d"\nsource = "a:"\ndestination = "b:x*"\nexpect = [1, 1]\n')
     assert said.keys() == {"name", "source", "destination", "camera", "expect", "expect[1]"}
     assert "listed twice" in said["expect[1]"]
 
@@ -165,9 +163,7 @@ def test_rules_between_keys_are_tried_although_other_keys_are_bad() -> None:
         ('"a\\u001bb" = 1', "a\\x1bb", "unknown key"),
     ],
 )
-def test_one_bad_line_gives_one_sentence_at_its_place(
-    tmp_path: Path, line: str, place: str, sentence: str
-) -> None:
+def test_one_bad_line_gives_one_sentence_at_its_place(tmp_path: Path, line: str, place: str, sentence: str) -> None:
     key = line.partition(" =")[0]
     kept = "".join(one + "\n" for one in PLAIN.splitlines() if not one.startswith(f"{key} ="))
     said = wrong(kept + line, tmp_path)
@@ -252,9 +248,7 @@ def test_a_list_may_start_from_the_root_of_a_host_and_a_pattern_may_not(tmp_path
     whole = read_text(PLAIN.replace("a:raw/**", "a:") + 'files = "list"\n', folder=tmp_path)
     assert whole.source == Location("a", "")
     assert "is a pattern, but `files`" in wrong(PLAIN + 'files = "list"\n', tmp_path)["source"]
-    said = wrong(
-        PLAIN.replace("a:raw/**", "a:raw") + 'files = "list"\ncamera = "x"\nexpect = [1]\n', tmp_path
-    )
+    said = wrong(PLAIN.replace("a:raw/**", "a:raw") + 'files = "list"\ncamera = "x"\nexpect = [1]\n', tmp_path)
     assert "one of `files` and `expect`" in said["expect"]
 
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -31,6 +30,8 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_tables(postgres_server: sa.URL) -> Iterator[str]:
     """The URL of a PostgreSQL database with all tables, dropped at the end."""
+    import psycopg  # not before the server is known to be there
+
     name = f"stager_test_{uuid.uuid4().hex}"
     server = postgres_server.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(server, autocommit=True) as connection:
@@ -51,6 +52,8 @@ def made_sqlite(sqlite_template: Path, sqlite_url: str) -> str:
 @pytest.fixture
 def made_postgres(postgres_tables: str) -> str:
     """The URL of a PostgreSQL database whose tables are empty."""
+    import psycopg
+
     tables = ", ".join(table.name for table in models.SQLModel.metadata.sorted_tables if table.name != "facts")
     with psycopg.connect(postgres_tables.replace("+psycopg", "")) as connection:
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())

@@ -48,6 +48,32 @@ def test_a_retry_brings_back_what_is_missing_and_triggers_no_second_time(landed:
     assert landed.triggers() == [("m data", 1, "", "ready")]
 
 
+def test_what_is_not_there_any_more_is_not_complete(landed: Site) -> None:
+    landed.path("b:new/1").unlink()
+    landed.path("b:new/2").write_bytes(b"rotten")
+    troubles(landed)
+    assert landed.states() == {"raw/1": "held", "raw/2": "held", "raw/3": "done"}
+    assert all(one.sound for one in doctor.examine(landed.database, landed.config) if "copy at" not in one.invariant)
+
+
+def test_what_was_put_back_is_done_again_once_it_is_proven(landed: Site) -> None:
+    away = landed.path("b:new/1").rename(landed.folder / "away")
+    troubles(landed)
+    assert landed.states()["raw/1"] == "held"
+    away.rename(landed.path("b:new/1"))
+    troubles(landed)
+    assert set(landed.states().values()) == {"done"}
+    assert landed.triggers() == [("m data", 1, "", "ready")]
+
+
+def test_another_manifest_that_brings_a_lost_file_back_mends_the_first(landed: Site) -> None:
+    landed.path("b:new/1").unlink()
+    troubles(landed)
+    landed.run("again", trigger=None)
+    assert set(landed.states().values()) == {"done"}
+    assert landed.path("b:new/1").read_text() == "1" * 1000
+
+
 def test_a_rotten_copy_is_never_overwritten_until_it_is_moved_away(landed: Site) -> None:
     rotten = landed.path("b:new/2")
     rotten.write_bytes(b"rotten")

@@ -89,7 +89,8 @@ def connection(site: Site) -> Iterator[Any]:
 
 _ITEMS = """
     SELECT m.name, m.id, m.kind, i.state, i.group_id, i.files, m.source_host, i.source, m.destination_host,
-           i.destination, i.id FROM items i JOIN manifests m ON m.id = i.manifest_id WHERE m.intent IN ('active', 'held')"""
+           i.destination, i.id
+    FROM items i JOIN manifests m ON m.id = i.manifest_id WHERE m.intent IN ('active', 'held')"""
 _TRIGGERS = "SELECT group_id, host, inventory, state, data, manifest_id FROM triggers"
 _WHOLE = """
     SELECT g.id FROM groups g JOIN manifests m ON m.id = g.manifest_id WHERE m.intent = 'active'"""

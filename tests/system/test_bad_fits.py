@@ -43,7 +43,7 @@ def prepare(site: Site) -> dict[str, str]:
         site.write("lsst10", f"raw/{stem}.fits", data)
     job(site)
     assert site.run("submit", "job.toml").code == 0
-    ended = site.start_real("daemon", "--once").end()
+    ended = site.start("daemon", "--once").end()
     assert ended.code == 1, ended.err
     held = site.run("show", "job", "--state", "held", "--json").json()["items"]
     return {item["source"].removeprefix("raw/").removesuffix(".fits"): item["reason"] for item in held}

@@ -32,7 +32,7 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_as_it_ends(site: Site)
     writer = threading.Thread(target=grow)
     writer.start()
     try:
-        daemon = site.start_real("daemon")
+        daemon = site.start("daemon")
         site.until(lambda: sum(one["kind"] == "source changed" for one in site.show("job")["attempts"]) >= 2)
         assert not (site.root("abe") / "new/log.dat").exists()
     finally:
@@ -153,11 +153,11 @@ def test_the_whole_chain_from_chop_to_restore(site: Site) -> None:
     site.manifest(
         "restore", kind="restore", source="mss:pipe/**", destination="abe:pipe2", trigger={"queue": "pipeline"}
     )
-    assert site.start_real("run", "chop.toml", "imsim.toml").end().code == 0
+    assert site.start("run", "chop.toml", "imsim.toml").end().code == 0
     pieces = list(site.root("lsst10").glob("chopped/**/*.fits"))
     assert len(pieces) == 144
     site.remember(*pieces)
-    assert site.start_real("run", "copy.toml", "archive.toml").end().code == 0
+    assert site.start("run", "copy.toml", "archive.toml").end().code == 0
     site.remember(*site.root("mss").glob("pipe/**/*.fits"))
     for file in list(site.root("abe").glob("pipe/**/*.fits"))[::2]:
         file.unlink()
@@ -165,7 +165,7 @@ def test_the_whole_chain_from_chop_to_restore(site: Site) -> None:
     assert verified.code == 1
     assert len(verified.json()["troubles"]) == 72
     assert site.run("retry", "copy").code == 0
-    assert site.start_real("restore", "restore.toml").end().code == 0
+    assert site.start("restore", "restore.toml").end().code == 0
     check(site)
     claimed = []
     while (ended := site.run("queue", "claim", "pipeline", "--json")).code == 0:

@@ -15,7 +15,7 @@ def running_daemon(site: Site) -> Running:
     for number in range(3):
         site.write("lsst10", f"raw/f{number}.dat", b"x" * (1000 + number))
     site.configure(walk_s=600.0)  # so that only what is seen at once is seen
-    daemon = site.start_real("daemon")
+    daemon = site.start("daemon")
     site.until(lambda: "event=started" in daemon.err)
     time.sleep(1)
     return daemon

@@ -34,7 +34,7 @@ def counts(site: Site) -> dict[str, int]:
 
 
 @contextmanager
-def slow_daemon(site: Site, log: Path, delay_us: int = 100_000) -> Iterator[Running]:
+def slow_daemon(site: Site, log: Path, delay_us: int = 400_000) -> Iterator[Running]:
     """A daemon whose every fsync takes a while, in the middle of its first batch."""
     running = site.start("daemon", waits=True)
     with traced(running.pid, log, "-e", "trace=fsync", "-e", f"inject=fsync:delay_enter={delay_us}"):
@@ -62,7 +62,7 @@ def test_sigterm_gives_the_leases_back_and_burns_no_try(site: Site, tmp_path: Pa
 def test_a_second_sigterm_does_not_wait(site: Site, tmp_path: Path) -> None:
     site.configure(drain_s=600.0)
     many_files(site)
-    with slow_daemon(site, tmp_path / "log", 200_000) as running:
+    with slow_daemon(site, tmp_path / "log") as running:
         running.kill(signal.SIGTERM)
         time.sleep(0.3)
         begun = time.monotonic()

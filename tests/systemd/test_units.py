@@ -79,9 +79,7 @@ def test_every_option_of_the_drop_in_that_is_commented_out_is_known(analyze: str
     path = unit.parent / "stager.service.d" / "roots.conf"
     lines = [line.removeprefix("#") if "=" in line else line for line in path.read_text().splitlines()]
     path.write_text("\n".join(line for line in lines if not line.startswith((" ", "ExecStart=/usr/local"))))
-    told = [
-        line for line in run(analyze, "verify", "--man=no", unit).stdout.splitlines() if "roots.conf" in line
-    ]
+    told = [line for line in run(analyze, "verify", "--man=no", unit).stdout.splitlines() if "roots.conf" in line]
     assert told == []
 
 
@@ -104,9 +102,7 @@ def test_the_folders_are_made_for_that_user(program: Callable[[str], str], tmp_p
     ended = run(program("systemd-tmpfiles"), "--create", f"--root={tmp_path}", UNITS / "stager.tmpfiles")
     assert ended.returncode == 0, ended.stdout
     uid, gid = (int(n) for n in (tmp_path / "etc" / "passwd").read_text().split(":")[2:4])
-    made = {
-        name: (tmp_path / name).stat() for name in ("etc/stager", "var/lib/stager", "var/lib/stager/incoming")
-    }
+    made = {name: (tmp_path / name).stat() for name in ("etc/stager", "var/lib/stager", "var/lib/stager/incoming")}
     assert {name: (oct(s.st_mode & 0o7777), s.st_uid, s.st_gid) for name, s in made.items()} == {
         "etc/stager": ("0o750", 0, gid),
         "var/lib/stager": ("0o750", uid, gid),

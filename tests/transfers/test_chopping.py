@@ -77,8 +77,7 @@ def changed(path: Path, change: Change) -> Path:
     hdus = walk(path)
     ends = [hdu.offset for hdu in hdus[1:]] + [len(raw)]
     parts = [
-        (list(Header.parse(hdu.header).cards), raw[hdu.data_offset : end])
-        for hdu, end in zip(hdus, ends, strict=True)
+        (list(Header.parse(hdu.header).cards), raw[hdu.data_offset : end]) for hdu, end in zip(hdus, ends, strict=True)
     ]
     path.write_bytes(b"".join(fits.header_bytes(cards) + data for cards, data in change(parts)))
     return path
@@ -124,9 +123,7 @@ def own(plane: Path, tmp_path: Path) -> Path:
 
 def test_a_focal_plane_becomes_a_piece_for_each_amplifier_in_order(plane: Path) -> None:
     found = pieces(walk(plane), RULE, destination, OUT)
-    assert [(ids["ccd"], ids["amp"]) for ids, _, _ in found] == [
-        (ccd, amp) for ccd in range(36) for amp in (0, 1)
-    ]
+    assert [(ids["ccd"], ids["amp"]) for ids, _, _ in found] == [(ccd, amp) for ccd in range(36) for amp in (0, 1)]
     assert found[47][1] == "D3/raw/v1038843-fr/s00/c23-a1.fits"
     data = walk(plane)[24].data_offset
     assert found[46][2].cuts == (Cut(data, 2112, 4224, 8),)
@@ -269,9 +266,7 @@ def reversed_order(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]
     return [hdus[0], *reversed(hdus[1:])]
 
 
-@pytest.mark.parametrize(
-    "change", [extname(None), both, nameless, reversed_order, with_card(0, "NEXTEND", None)]
-)
+@pytest.mark.parametrize("change", [extname(None), both, nameless, reversed_order, with_card(0, "NEXTEND", None)])
 def test_the_ccd_is_found_whatever_names_the_extensions_have(own: Path, change: Change) -> None:
     found = chopped(changed(own, change))
     assert sorted(found) == [(ccd, amp) for ccd in range(36) for amp in (0, 1)]
@@ -341,9 +336,7 @@ def land(source: Path, root: Path, rule: ChopRule = RULE) -> dict[tuple[int, int
 def check_pixels(found: Mapping[tuple[int, int], Path], rows: int) -> None:
     assert len(found) == 72
     for (ccd, amp), path in found.items():
-        with astropy_fits.open(
-            path, checksum=True, memmap=False
-        ) as hdus:  # a wrong sum is a warning: an error here
+        with astropy_fits.open(path, checksum=True, memmap=False) as hdus:  # a wrong sum is a warning: an error here
             assert len(hdus) == 1
             assert hdus[0].data.dtype == np.uint16
             expected = focal_plane_pixels(ccd, rows)[:, 1056 * amp : 1056 * (amp + 1)]
@@ -434,9 +427,7 @@ def test_the_samples_overscan_is_where_the_cameras_is() -> None:
 
 
 def test_a_rule_may_leave_headers_as_they_are(plane: Path) -> None:
-    bare = replace(
-        RULE, amplifiers=(Amplifier(0, "A", (1, 1056)), Amplifier(1, "B", (1057, 2112))), removed=()
-    )
+    bare = replace(RULE, amplifiers=(Amplifier(0, "A", (1, 1056)), Amplifier(1, "B", (1057, 2112))), removed=())
     source = Header.parse(walk(plane)[1].header)
     found = Header.parse(chopped(plane, bare)[0, 1].header)
     assert [found.card(name) for name in REMOVED] == [source.card(name) for name in REMOVED]

@@ -70,9 +70,7 @@ def test_both_extname_cards_are_found() -> None:
 
 
 def test_comment_cards_have_no_value() -> None:
-    found = header(
-        "COMMENT = 'looks like a value'", "HISTORY = 1", "        = 2", "HIERARCH ESO DET X = 3 / deep"
-    )
+    found = header("COMMENT = 'looks like a value'", "HISTORY = 1", "        = 2", "HIERARCH ESO DET X = 3 / deep")
     assert dict(found) == {"ESO DET X": 3}
 
 
@@ -89,9 +87,7 @@ def test_no_bytes_make_a_header_raise(raw: bytes) -> None:
 def test_sums_of_pieces_add_up(data: bytes, cut: int) -> None:
     first, second = data[: cut * 4], data[cut * 4 :]
     assert fits.datasum(second, fits.datasum(first)) == fits.datasum(data)
-    assert (
-        fits.datasum(data) % 0xFFFFFFFF == int.from_bytes(data + b"\0" * (-len(data) % 4), "big") % 0xFFFFFFFF
-    )
+    assert fits.datasum(data) % 0xFFFFFFFF == int.from_bytes(data + b"\0" * (-len(data) % 4), "big") % 0xFFFFFFFF
 
 
 @given(st.binary(min_size=160, max_size=160))

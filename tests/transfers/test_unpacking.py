@@ -87,9 +87,7 @@ def test_what_is_packed_is_known_by_its_name(name: str, answer: bool) -> None:
     assert is_packed(name) is answer
 
 
-def test_a_gzipped_focal_plane_comes_back_byte_for_byte(
-    plane: Path, scratch: LocalHost, tmp_path: Path
-) -> None:
+def test_a_gzipped_focal_plane_comes_back_byte_for_byte(plane: Path, scratch: LocalHost, tmp_path: Path) -> None:
     assert unpacked(zipped(plane, tmp_path), scratch).read_bytes() == plane.read_bytes()
 
 
@@ -121,9 +119,7 @@ def check_plane(found: Path, plane: Path) -> None:
         assert np.array_equal(data.astype(np.int32) + 32768, focal_plane_pixels(ccd, 6))
 
 
-def test_a_tile_compressed_focal_plane_comes_back_pixel_by_pixel(
-    plane: Path, tiled: Path, scratch: LocalHost
-) -> None:
+def test_a_tile_compressed_focal_plane_comes_back_pixel_by_pixel(plane: Path, tiled: Path, scratch: LocalHost) -> None:
     check_plane(unpacked(tiled, scratch), plane)
     assert len(left_in(scratch)) == 1
 
@@ -333,9 +329,7 @@ def test_a_tile_file_that_ends_too_early_is_refused(tiled: Path, scratch: LocalH
     assert left_in(scratch) == []
 
 
-def test_a_source_that_changed_since_it_was_planned_is_refused(
-    plane: Path, scratch: LocalHost, tmp_path: Path
-) -> None:
+def test_a_source_that_changed_since_it_was_planned_is_refused(plane: Path, scratch: LocalHost, tmp_path: Path) -> None:
     packed = zipped(plane, tmp_path)
     with pytest.raises(SourceChanged):
         unpack(host("cadc", tmp_path), packed.name, scratch, size=packed.stat().st_size + 1)
@@ -356,9 +350,7 @@ def test_a_plain_file_is_not_unpacked(plane: Path, scratch: LocalHost) -> None:
 
 
 @pytest.mark.slow
-def test_real_headers_come_back_as_funpack_brings_them(
-    shared: Path, scratch: LocalHost, tmp_path: Path
-) -> None:
+def test_real_headers_come_back_as_funpack_brings_them(shared: Path, scratch: LocalHost, tmp_path: Path) -> None:
     if shutil.which("funpack") is None:
         pytest.skip("funpack is not installed")
     source = shared / "data" / "derived_mef" / "1257365o.fits.fz.gz"
@@ -378,9 +370,7 @@ def test_real_headers_come_back_as_funpack_brings_them(
 
 
 def test_gzip_members_that_inflate_in_odd_pieces_are_whole(scratch: LocalHost, tmp_path: Path) -> None:
-    header = fits.header_bytes(
-        [card("SIMPLE  =                    T"), card("BITPIX  = 8"), card("NAXIS   = 0")]
-    )
+    header = fits.header_bytes([card("SIMPLE  =                    T"), card("BITPIX  = 8"), card("NAXIS   = 0")])
     raw = header + bytes(5 * (1 << 20) + 7)
     file = io.BytesIO()
     with gzip.GzipFile("a", "wb", 9, file) as packed:

@@ -292,6 +292,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("outcome = 'lost'"),
         postgresql_where=sa.text("outcome = 'lost'"),
     )
+    op.create_index(
+        "ix_items_lost",
+        "items",
+        ["kind"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'lost'"),
+        postgresql_where=sa.text("kind = 'lost'"),
+    )
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     for statement in tallies.SQLITE if on_sqlite else tallies.POSTGRESQL:
         op.get_bind().exec_driver_sql(statement)
