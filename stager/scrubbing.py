@@ -47,7 +47,7 @@ def copies_of_dataset(database: Database, dataset: str) -> list[Known]:
         SELECT c.id, c.host, c.path, c.size, c.digest FROM copies c
         WHERE EXISTS (SELECT 1 FROM items i JOIN manifests m ON m.id = i.manifest_id
                       WHERE m.intent IN ('active', 'held') AND (m.dataset = :name OR m.name = :name)
-                        AND i.state = 'done'
+                        AND (i.state = 'done' OR i.kind = 'lost')
                         AND m.destination_host = c.host AND i.destination = c.path)
            OR EXISTS (SELECT 1 FROM items i JOIN manifests m ON m.id = i.manifest_id
                       WHERE i.id = c.piece_of AND m.intent IN ('active', 'held')

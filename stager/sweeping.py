@@ -13,8 +13,7 @@ from stager import items
 from stager.config import Config
 from stager.database import Database
 from stager.models import decode_path
-from stager.opening import Hosts, remembered
-from transfers.agent import OWN
+from stager.opening import Hosts
 from transfers.errors import TransferError
 
 FIRST_LOOK_S = 30 * 86400.0  # how far back a worker that starts looks for leases that were lost
@@ -39,9 +38,6 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
     for host, kind, destination in rows:
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
-    if since is None:  # what a crash left of a root's first use lies in no item's folder
-        for name in (name for name in config.hosts if remembered(database, name)):
-            folders.setdefault(name, set()).add(OWN)
     removed, swept = list[str](), True
     for name, paths in folders.items():
         try:
@@ -66,8 +62,7 @@ def _sweep_host(database: Database, config: Config, name: str, paths: set[str]) 
     host = Hosts(database, config)[name]
 
     def is_dead(item: int, epoch: int) -> bool:
-        if item == 0:  # inventories are swept where they are written (see publishing), markers here
-            return epoch == 0
-        return not items.alive(database, [(item, epoch)])
+        # Inventories and markers are of item 0, and swept where they are made.
+        return item != 0 and not items.alive(database, [(item, epoch)])
 
     return [f"{name}:{part}" for path in sorted(paths) for part in host.sweep(path, is_dead)]

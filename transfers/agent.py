@@ -2047,6 +2047,7 @@ class Agent:
         with Tree(self.root, self.links) as tree:
             if marker is None:
                 marker = first_marker(tree, self.instance)
+                Sweeping(tree, self.instance, of_marker).below(OWN)  # what a crash left of making one
             check_marker(tree, marker)
         self.marker = marker
         return marker
@@ -2320,6 +2321,11 @@ def first_marker(tree: Tree, instance: str) -> str:
         if error.errno in UNWRITABLE:
             return derived_marker(tree)
         raise fault_of(error, MARKER, "destination", "open") from error
+
+
+def of_marker(item: int, epoch: int) -> bool:
+    """Whether a part is one of the marker's."""
+    return (item, epoch) == (0, 0)
 
 
 def made_marker(tree: Tree, instance: str) -> str:
