@@ -6,6 +6,10 @@ READY  := $(VENV)/.ready
 # Two processes: the tests wait for disks and daemons more than they compute.
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
+# Compiled files are kept here, whatever the environment says: the tests start Stager hundreds of times.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench lock clean
 

@@ -159,6 +159,9 @@ def group_files(
         UNION ALL
         SELECT c.path, c.size, c.digest FROM items i JOIN copies c ON c.piece_of = i.id
         WHERE i.group_id = :id AND i.state = 'done'
+        UNION ALL  -- pieces that a later revision carried over before this one's inventory was written
+        SELECT c.path, c.size, c.digest FROM items i JOIN items n ON n.carried_from = i.id
+        JOIN copies c ON c.piece_of = n.id WHERE i.group_id = :id AND i.state = 'done'
         ORDER BY 1""")
     for path, size, digest in connection.execute(query, {"id": group_id}):
         proven = Proven(decode_path(path), size, digest)
