@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,9 @@ log = structlog.get_logger("stager")
 MOST_FILES = 512  # of one batch: enough for a conversation, little enough to drain soon
 MOST_BYTES = 4 << 30
 MOST_PLANES = 4  # focal planes of one batch
+HUNG_S = 20.0  # how long a job that was told to end at once may take for it
 TICK_S = 1.0  # how often the database is asked for what other processes put there
+ONCE_TICK_S = 0.2  # the same with `--once`, whose end somebody waits for
 ONCE_PATIENCE_S = 5.0  # with `--once`: how long a retry that is due soon is waited for
 JOBS = 64  # jobs at the same time: more than there are routes
 
@@ -75,6 +77,7 @@ class Daemon:
         self.config = config
         self.worker = workers.new_name()
         self.progress = Progress()
+        self.hung: list[str] = []  # after `run`: jobs that did not end
         self._read_again = read_again
         self._only = set(only) if only is not None else None
         self._presence = workers.Presence(database, self.worker)
@@ -117,11 +120,10 @@ class Daemon:
                 if once and not busy and self._is_idle():
                     break
                 if not busy:
-                    self._wake.wait(0.05 if once else TICK_S)
+                    self._wake.wait(ONCE_TICK_S if once else TICK_S)
                 self._wake.clear()
         finally:
-            self._drain()
-            renewer.join(5)
+            self._drain(renewer)
 
     def stop(self) -> None:
         """Begin to stop: nothing more is claimed, what is under way gets `drain_s` to end. Safe in a signal handler."""
@@ -143,8 +145,13 @@ class Daemon:
         self._reload.set()
         self._wake.set()
 
-    def _drain(self) -> None:
-        """End: wait for what is under way, then have it give back what it holds."""
+    def _drain(self, renewer: threading.Thread) -> None:
+        """End: wait for what is under way, then have it give back what it holds.
+
+        A job that hangs in the kernel (a dead disk) cannot be ended: it is left behind and told of in `hung`.
+        """
+        if self._draining.is_set():  # told to stop, and not at the end of its work
+            log.info("stopping", jobs=len(self._jobs), within_s=self.config.stager.drain_s)
         self._draining.set()
         notify.stopping("stopping: finishing what is under way")
         deadline = time.monotonic() + self.config.stager.drain_s
@@ -154,8 +161,13 @@ class Daemon:
         self._stopped.set()
         if self._spool:
             self._spool.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(self._jobs.values(), HUNG_S)
         self._reap()
+        self.hung = [str(key) for key in self._jobs]
+        if self.hung:
+            log.error("jobs did not end and are left behind", jobs=", ".join(self.hung))
+        renewer.join(5)
         with suppress(DBAPIError):  # else the leases run out
             self._give_back()
         self._presence.stop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -45,8 +47,16 @@ def daemon(
         worker.on_signals()
         worker.run(once=once)
         code = standing(database) if once else Exit.DONE
+        _leave_if_hung(worker)
         lock.release()
     raise typer.Exit(code)
+
+
+def _leave_if_hung(worker: Any) -> None:
+    """End the process where a thread of it hangs in the kernel: an ordinary exit would wait for it for ever."""
+    if worker.hung:
+        sys.stderr.flush()
+        os._exit(Exit.FAILED)
 
 
 def run(files: Files, config: ConfigOption = None) -> None:
@@ -81,6 +91,7 @@ def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
         thread.start()
         _draw(database, names, lambda: worker.progress.bytes, thread.is_alive)
         thread.join()
+        _leave_if_hung(worker)
         lock.release()
     else:
         say(f"the daemon (process {lock.holder()}) does it; Ctrl-C ends the watching only")

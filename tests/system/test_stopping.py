@@ -64,7 +64,7 @@ def test_a_second_sigterm_does_not_wait(site: Site, tmp_path: Path) -> None:
     many_files(site)
     with slow_daemon(site, tmp_path / "log") as running:
         running.kill(signal.SIGTERM)
-        time.sleep(0.3)
+        site.until(lambda: "event=stopping" in running.err)  # two signals at once would be one
         begun = time.monotonic()
         running.kill(signal.SIGTERM)
         ended = running.end(20)
