@@ -131,7 +131,7 @@ def _parts(database: Database, config: Config) -> Examined:
         dead: list[tuple[int, int]] = []
 
         def note(item: int, epoch: int, dead: list[tuple[int, int]] = dead) -> bool:
-            if not items.alive(database, [(item, epoch)]):
+            if item and not items.alive(database, [(item, epoch)]):  # 0: an inventory that is landing
                 dead.append((item, epoch))
             return False  # looked at, not removed
 

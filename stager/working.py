@@ -30,6 +30,8 @@ from transfers.unpacking import is_packed, unpack
 
 FLUSH_ITEMS = 100  # results written in one transaction...
 FLUSH_S = 1.0  # ...or after this long
+LOT_FILES = 128  # copied in one conversation...
+LOT_BYTES = 1 << 30  # ...or so many bytes
 FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
 
 
@@ -130,11 +132,30 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
 
 
 def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
-    """Copy, archive or restore: the same work between hosts of different kinds."""
+    """Copy, archive or restore: the same work between hosts of different kinds, a lot after the other."""
+    for lot in _lots(batch.claimed):
+        if batch.stop() or batch.draining():
+            return
+        yield from _copy_lot(batch, source, destination, lot)
+
+
+def _lots(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:
+    """The items in lots of LOT_FILES or LOT_BYTES, so that a daemon that stops has not much to wait for."""
+    lot: list[Claimed] = []
+    for item in claimed:
+        lot.append(item)
+        if len(lot) == LOT_FILES or sum(one.size or 0 for one in lot) >= LOT_BYTES:
+            yield lot
+            lot = []
+    if lot:
+        yield lot
+
+
+def _copy_lot(batch: Batch, source: Host, destination: Host, lot: Sequence[Claimed]) -> Iterator[Finished]:
     begun = time.monotonic()
     images: dict[int, list[dict[str, Any]]] = {}
     sound: list[Claimed] = []
-    for item, found in _inspected(batch, source):
+    for item, found in _inspected(batch, source, lot):
         if isinstance(found, TransferError):
             yield _failed(batch, item, found.at("source"), time.monotonic() - begun)
             continue
@@ -199,12 +220,14 @@ def _want(batch: Batch, item: Claimed, proven: str | None = None) -> Want:
     )
 
 
-def _inspected(batch: Batch, source: Host) -> Iterator[tuple[Claimed, Sequence[Hdu] | TransferError]]:
+def _inspected(
+    batch: Batch, source: Host, lot: Sequence[Claimed]
+) -> Iterator[tuple[Claimed, Sequence[Hdu] | TransferError]]:
     """Every item with the headers of its file; with none where it is no FITS file, or the manifest wants no check."""
-    checked = [item for item in batch.claimed if batch.manifest.check == "fits" and is_fits(item.source)]
+    checked = [item for item in lot if batch.manifest.check == "fits" and is_fits(item.source)]
     chosen = {item.id for item in checked}
     found = source.headers([item.source for item in checked]) if checked else iter(())
-    for item in batch.claimed:
+    for item in lot:
         yield item, next(found) if item.id in chosen else ()
 
 
