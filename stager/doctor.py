@@ -81,7 +81,8 @@ _QUERIES = {
         SELECT m.name, g.label FROM groups g JOIN manifests m ON m.id = g.manifest_id
         WHERE m.intent = 'active' AND EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state = 'done')
           AND NOT EXISTS (SELECT 1 FROM items i WHERE i.group_id = g.id AND i.state NOT IN ('done', 'excluded'))
-          AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.group_id = g.id)""",
+          AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.group_id = g.id OR (
+              t.dataset = m.dataset AND t.revision = m.revision AND t.group_label = g.label))""",
 }
 
 

@@ -82,7 +82,7 @@ def submit(
     manifest that does not fit the configuration, matches nothing or sends two files to one place, and
     TransferError when the source cannot be listed.
     """
-    _check(database, config, manifest, where)
+    _check(config, manifest, where)
     camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
     if camera and (problem := check_ids(camera, manifest)):
         raise ManifestError((Problem("expect", problem),), where)
@@ -94,7 +94,7 @@ def _submit(
     database: Database, config: Config, manifest: Manifest, camera: Camera | None, where: str, dry_run: bool
 ) -> Submitted:
     before = revising.latest(database, manifest.name)
-    source, notes = Hosts(database, config)[manifest.source.host], list[str]()
+    source, notes = Hosts(database, config)[manifest.source.host], _shared_trigger(database, manifest)
     planned = _not_onto_itself(manifest, _plan(source, manifest, camera, notes), where)
     first = next(planned, None)
     same = before is not None and before.digest == manifest.digest()
@@ -103,29 +103,34 @@ def _submit(
             return Submitted(manifest.name, before.revision, False)
         raise ManifestError((_nothing(manifest),), where)
     planned = itertools.chain([first], planned)
-    if dry_run:
-        result = Submitted(manifest.name, before.revision + 1 if before else 1, not same, notes=notes)
+    if dry_run and not same:
+        result = Submitted(manifest.name, before.revision + 1 if before else 1, True, notes=notes)
         for one in planned:
             result.add(one)
         return result
-    return _write(database, manifest, planned, before if same else None, where, notes, config.camera_folders)
+    unchanged = before if same else None
+    return _write(database, manifest, planned, unchanged, where, notes, config.camera_folders, dry_run=dry_run)
 
 
-def _check(database: Database, config: Config, manifest: Manifest, where: str) -> None:
-    """Refuse what does not fit the configuration, or would trigger one queue twice for one dataset."""
+def _check(config: Config, manifest: Manifest, where: str) -> None:
+    """Refuse what does not fit the configuration."""
     wrong = problems(manifest, config.host_kinds, list(config.queues), config.camera_folders)
-    if not wrong and manifest.trigger:
-        other = revising.other_trigger(database, manifest)
-        if other:
-            text = f'the manifest "{other}" already triggers the queue "{manifest.trigger.queue}" for this dataset'
-            wrong = [
-                Problem(
-                    "trigger.queue",
-                    f"{text}; one of the two must do it: cancel that one or leave [trigger] out",
-                )
-            ]
     if wrong:
         raise ManifestError(tuple(wrong), where or manifest.name)
+
+
+def _shared_trigger(database: Database, manifest: Manifest) -> list[str]:
+    """What to say where another manifest triggers the same queue for the same dataset: one trigger is all it gives."""
+    other = revising.other_trigger(database, manifest) if manifest.trigger else None
+    if manifest.trigger is None or other is None:
+        return []
+    queue = manifest.trigger.queue
+    return [
+        (
+            f'"{other}" triggers the queue "{queue}" for this dataset too: of each revision a group gives one trigger, '
+            "by whichever of the two brings it first; leave [trigger] out of one of them to say which"
+        )
+    ]
 
 
 def _nothing(manifest: Manifest) -> Problem:
@@ -206,8 +211,11 @@ def _write(
     where: str,
     notes: list[str],
     folders: Sequence[Path],
+    *,
+    dry_run: bool,
 ) -> Submitted:
-    """Write the items, then make them the newest revision unless they are the same as those of `same`."""
+    """Write the items, then make them the newest revision unless they are the same as those of `same`, or it is
+    only to be known whether they are."""
     revision, manifest_id = revising.begin(database, manifest)
     result = Submitted(manifest.name, revision, True, notes=notes)
     groups: dict[str, int] = {}
@@ -231,6 +239,9 @@ def _write(
     if same is not None and not revising.differs(database, manifest_id, same.id):
         revising.drop(database, manifest_id)
         return Submitted(manifest.name, same.revision, False)
+    if dry_run:
+        revising.drop(database, manifest_id)
+        return result
     result.carried = revising.activate(database, manifest, manifest_id, "; ".join(result.notes[:20]), folders)
     return result
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import ManifestError
-from stager import intents, revising
+from stager import doctor, intents, revising
 from stager.samples import Exposure, write_focal_plane
 from stager.submitting import CHUNK, submit
 from tests.stager.site import Site, done, failed, recount, tallies
@@ -198,14 +198,15 @@ def test_a_source_that_is_down_is_no_empty_one(site: Site) -> None:
     assert site.states() == {"raw/1": "done"}
 
 
-def test_one_dataset_triggers_one_queue_from_one_manifest(site: Site) -> None:
+def test_two_manifests_of_one_dataset_and_queue_give_one_trigger_and_are_told_so(site: Site) -> None:
     site.files("a:raw/1")
-    site.submit("first", dataset="d")
-    with pytest.raises(ManifestError, match='the manifest "first" already triggers'):
-        site.submit("second", dataset="d", destination="c:new")
-    site.submit("second", dataset="d", destination="c:new", trigger=None)
+    assert site.run("first", dataset="d").notes == []
+    second = site.run("second", dataset="d", destination="c:new")
+    assert '"first" triggers the queue "pipeline" for this dataset too' in second.notes[0]
+    assert site.triggers() == [("d", 1, "", "ready")]
+    assert all(one.sound for one in doctor.examine(site.database, site.config))
     intents.cancel(site.database, "first")
-    site.submit("third", dataset="d", destination="c:third")
+    assert site.submit("third", dataset="d", destination="c:third", trigger={"queue": "other"}).notes == []
 
 
 @pytest.mark.parametrize("said", [{"source": "nowhere:raw/**"}, {"trigger": {"queue": "nobody"}}, {"kind": "restore"}])
@@ -225,6 +226,10 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(site: Site) -> None:
     assert site.value("SELECT count(*) FROM manifests") == 0
     site.run()
     assert not site.submit(dry_run=True).changed
+    site.file("a:raw/3")
+    would = site.submit(dry_run=True)
+    assert (would.revision, would.changed, would.items) == (2, True, 3)
+    assert site.value("SELECT count(*) FROM manifests") == 1
 
 
 def test_what_a_crash_left_half_planned_is_swept_by_the_next_submission(site: Site) -> None:
