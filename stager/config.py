@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from manifests.errors import Problem, shown
 from manifests.wording import nearest, problems_of
@@ -15,7 +24,14 @@ from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_con
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 Mode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
+HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _hours(text: str) -> str:
+    if not HOURS.fullmatch(text):
+        raise ValueError(f'found "{text}"; expected two times such as "20:00-06:00"')
+    return text
 
 
 class Part(BaseModel):
@@ -76,6 +92,12 @@ class Route(Part):
     """Limits of one ordered pair of hosts."""
 
     streams: StrictInt = Field(default=2, ge=1, le=32, description="transfers side by side (1 to 32)")
+    bytes_per_s: StrictInt | None = Field(
+        default=None, ge=1000, description="bytes a second at the most (1000 or more)"
+    )
+    hours: Annotated[str, AfterValidator(_hours)] | None = Field(
+        default=None, description='the hours in which it works, local time, such as "20:00-06:00"'
+    )
 
 
 class Queue(Part):

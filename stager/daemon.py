@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -25,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from manifests.errors import ManifestError
 from manifests.manifest import Manifest
 from manifests.reading import read_manifest
-from stager import items, notify, publishing, rescanning, retrying, status, sweeping, watching, workers
+from stager import items, notify, publishing, rescanning, retrying, routes, status, sweeping, watching, workers
 from stager.config import Config
 from stager.database import Database
 from stager.submitting import submit
@@ -252,9 +253,7 @@ class Daemon:
 
     def _begin_batches(self) -> int:
         """Give every route that has work and is free a batch, the manifests of one priority in turn."""
-        works = items.claimable(self.database, self.config.stager.serves)
-        if self._only is not None:
-            works = [work for work in works if work.manifest_id in self._only]
+        works = [work for work, seconds in self._due() if seconds == 0]
         works.sort(key=lambda work: (-work.priority, self._served.get(work.manifest_id, 0.0), work.manifest_id))
         begun = 0
         for work in works:
@@ -413,8 +412,18 @@ class Daemon:
         resting = any(until > time.monotonic() for until in self._rested.values())
         if publishing.pending(self.database):
             return resting
-        due = items.next_due_s(self.database, self._only)
-        return due is None or due > ONCE_PATIENCE_S
+        return all(seconds > ONCE_PATIENCE_S for _, seconds in self._due())
+
+    def _due(self) -> list[tuple[items.Work, float]]:
+        """What is waiting for this worker: of the hosts it serves, on routes that work at this hour."""
+        serves, now = self.config.stager.serves, datetime.now().astimezone().time()
+        return [
+            (work, seconds)
+            for work, seconds in items.due(self.database)
+            if (self._only is None or work.manifest_id in self._only)
+            and (serves is None or {work.source_host, work.destination_host} <= set(serves))
+            and routes.is_open(self.config.route(work.source_host, work.destination_host).hours, now)
+        ]
 
 
 def standing(database: Database, only: Collection[str] | None = None) -> int:

@@ -83,18 +83,24 @@ class Written:
     triggers: list[str] = field(default_factory=list)
 
 
-def claimable(database: Database, serves: Collection[str] | None = None) -> list[Work]:
-    """The manifests that have items to be done now, the most urgent first, paused hosts left out."""
+def due(database: Database) -> list[tuple[Work, float]]:
+    """Every active manifest with waiting items, and the seconds until the first of them is due (0: now), the most
+    urgent manifest first; those of paused hosts are left out."""
     query = sa.text(f"""
-        SELECT m.id, m.kind, m.source_host, m.destination_host, m.priority FROM manifests m
-        WHERE m.intent = 'active'
-          AND EXISTS (SELECT 1 FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
-                      AND NOT i.missing AND i.not_before <= {database.now})
+        SELECT m.id, m.kind, m.source_host, m.destination_host, m.priority,
+               (SELECT min(i.not_before) FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
+                AND NOT i.missing) - {database.now} AS seconds
+        FROM manifests m WHERE m.intent = 'active'
           AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))
         ORDER BY m.priority DESC, m.id""")
     with database.read() as connection:
-        found = [Work(*row) for row in connection.execute(query)]
-    return [work for work in found if serves is None or {work.source_host, work.destination_host} <= set(serves)]
+        rows = connection.execute(query).all()
+    return [(Work(*row[:5]), max(0.0, float(row[5]))) for row in rows if row[5] is not None]
+
+
+def claimable(database: Database) -> list[Work]:
+    """The manifests that have items to be done now, the most urgent first."""
+    return [work for work, seconds in due(database) if seconds == 0]
 
 
 @again
@@ -384,19 +390,6 @@ def _take_back(database: Database, connection: Connection, lost: list[int]) -> N
         WHERE id IN :lost""",
     ):
         connection.execute(sa.text(statement).bindparams(these))
-
-
-def next_due_s(database: Database, only: Collection[int] | None = None) -> float | None:
-    """Seconds until the next waiting item of an active manifest is due (0 when one is), None when none will be."""
-    query = sa.text(f"""
-        SELECT m.id, (SELECT min(i.not_before) FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
-                      AND NOT i.missing) - {database.now}
-        FROM manifests m WHERE m.intent = 'active'
-          AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))""")
-    with database.read() as connection:
-        rows = connection.execute(query).all()
-    due = [max(0.0, float(row[1])) for row in rows if row[1] is not None and (only is None or row[0] in only)]
-    return min(due, default=None)
 
 
 def document(database: Database, manifest_id: int) -> str:

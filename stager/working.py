@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stager.config import Config
 from stager.database import Database
 from stager.items import Claimed, Finished
 from stager.opening import Hosts
+from stager.routes import Throttle
 from transfers.copying import copy
 from transfers.errors import Refused, SourceMissing, TransferError, Transient
 from transfers.fits import Header
@@ -65,6 +67,12 @@ class Batch:
     stop: Callable[[], bool]
     progress: Progress = field(default_factory=Progress)
     draining: Callable[[], bool] = bool  # true: begin nothing more, finish what is begun
+
+    @cached_property
+    def throttle(self) -> Throttle:
+        """What bytes are reported to as they flow: counts them, and keeps to the route's rate."""
+        route = self.config.route(self.manifest.source.host, self.manifest.destination.host)
+        return Throttle(route.bytes_per_s, self.progress.add_bytes, self.stop)
 
     @property
     def camera(self) -> Camera | None:
@@ -173,7 +181,7 @@ def _copy_lot(batch: Batch, source: Host, destination: Host, lot: Sequence[Claim
         wants,
         proof=batch.manifest.proof,
         streams=route.streams,
-        on_bytes=batch.progress.add_bytes,
+        on_bytes=batch.throttle,
         stop=batch.stop,
     ):
         item = by_id[want.item]
@@ -326,7 +334,7 @@ def _chop_plain(
         wants,
         proof=batch.manifest.proof,
         streams=route.streams,
-        on_bytes=batch.progress.add_bytes,
+        on_bytes=batch.throttle,
         stop=batch.stop,
     ):
         if isinstance(result, TransferError):

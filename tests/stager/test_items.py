@@ -72,9 +72,8 @@ def test_a_failed_item_keeps_its_cause_and_side_and_waits(site: Site) -> None:
         ("failed", "transient", "route", "land", "b")
     ]
     assert site.claim() == []  # not before its delay is over
-    due = items.next_due_s(site.database)
-    assert due is not None
-    assert 0 < due <= 1.0
+    ((_, seconds),) = items.due(site.database)
+    assert 0 < seconds <= 1.0
 
 
 def test_what_a_person_must_see_is_held_with_its_reason(site: Site) -> None:
@@ -92,7 +91,7 @@ def test_a_file_that_is_gone_is_missing_and_not_claimed_again(site: Site) -> Non
     site.finish(failed(item, SourceMissing("gone", host="a", side="source")))
     assert list(site.states().values()) == ["missing"]
     assert items.claimable(site.database) == []
-    assert items.next_due_s(site.database) is None
+    assert items.due(site.database) == []
 
 
 def test_a_changed_source_is_what_the_next_try_expects(site: Site) -> None:
@@ -172,9 +171,8 @@ def test_the_most_urgent_manifest_comes_first_and_paused_hosts_not_at_all(site: 
     assert [work.priority for work in items.claimable(site.database)] == [5, 0, 0]
     intents.pause(site.database, "a", "disk swap")
     assert [work.source_host for work in items.claimable(site.database)] == ["c"]
-    assert items.claimable(site.database, ["a", "b"]) == []
     intents.resume(site.database, "a")
-    assert [work.source_host for work in items.claimable(site.database, ["a", "b"])] == ["a", "a"]
+    assert len(items.claimable(site.database)) == 3
 
 
 def test_a_manifest_held_after_it_was_seen_is_not_claimed(site: Site) -> None:
