@@ -176,20 +176,15 @@ def finish(database: Database, worker: str, finished: Sequence[Finished], *, fol
         groups = sorted({one.item.group_id for one in finished if one.item.group_id is not None})
         _lock(database, connection, [one.item for one in finished])
         triggers.lock_groups(connection, groups)
-        for one in finished:
-            done = one.error is None
-            changed = _finish_done(database, connection, one) if done else _finish_failed(database, connection, one)
-            if not changed:
-                written.lost.append(one.item.id)
-            elif done:
-                written.done += 1
-            if not (one.decision and one.decision.released):
-                _add_attempt(database, connection, worker, one, lost=not changed)
-        proven = [one for one in finished if one.error is None and one.item.id not in written.lost]
+        proven = _finish_done(database, connection, [one for one in finished if one.error is None])
+        failed = [one for one in finished if one.error and _finish_failed(database, connection, one)]
+        kept = {one.item.id for one in (*proven, *failed)}
+        written.done = len(proven)
+        written.lost = [one.item.id for one in finished if one.item.id not in kept]
+        _add_attempts(database, connection, worker, finished, written.lost)
         destination = _destination_host(connection, finished[0].item.manifest_id) if proven else ""
-        for one in proven:
-            _add_copies(database, connection, one, destination)
-            _add_images(database, connection, one)
+        _add_copies(database, connection, proven, destination)
+        _add_images(database, connection, proven)
         if proven and _any_lost(connection):
             landed = [receipt.path for one in proven for receipt in one.receipts]
             found = sa.select(copies.c.id).where(copies.c.host == destination, copies.c.path.in_(landed))
@@ -216,22 +211,22 @@ def _held_lease(one: Claimed) -> Any:
     return sa.and_(items.c.id == one.id, items.c.state == ItemState.RUNNING, items.c.epoch == one.epoch)
 
 
-def _finish_done(database: Database, connection: Connection, one: Finished) -> bool:
-    statement = (
-        sa.update(items)
-        .where(_held_lease(one.item))
-        .values(
-            state=ItemState.DONE,
-            bytes=sum(receipt.size for receipt in one.receipts),
-            reason=None,
-            kind=None,
-            tries=0,
-            worker=None,
-            claimed_until=None,
-            progressed_at=sa.text(database.now),
-        )
-    )
-    return connection.execute(statement).rowcount == 1
+def _finish_done(database: Database, connection: Connection, finished: Sequence[Finished]) -> list[Finished]:
+    """Make proven items done; returns those whose lease was still held."""
+    statement = sa.text(f"""
+        UPDATE items SET state = '{ItemState.DONE}', bytes = :bytes, reason = NULL, kind = NULL, tries = 0,
+               worker = NULL, claimed_until = NULL, progressed_at = {database.now}
+        WHERE id = :id AND epoch = :epoch AND state = '{ItemState.RUNNING}'""")
+    return [
+        one
+        for one in finished
+        if connection.execute(statement, {"id": one.item.id, "epoch": one.item.epoch, "bytes": _bytes(one)}).rowcount
+        == 1
+    ]
+
+
+def _bytes(one: Finished) -> int:
+    return sum(receipt.size for receipt in one.receipts)
 
 
 def _finish_failed(database: Database, connection: Connection, one: Finished) -> bool:
@@ -253,26 +248,39 @@ def _finish_failed(database: Database, connection: Connection, one: Finished) ->
     return connection.execute(sa.update(items).where(_held_lease(one.item)).values(**values)).rowcount == 1
 
 
-def _add_attempt(database: Database, connection: Connection, worker: str, one: Finished, *, lost: bool) -> None:
-    facts: dict[str, Any] = {}
-    if one.error is not None:
-        error = one.error
-        facts = {"kind": error.kind, "side": error.side, "phase": error.phase, "host": error.host}
-        facts |= {"path": error.path, "errno": error.errno, "text": str(error)[:2000]}
-    outcome = "lost" if lost else "failed" if one.error else "done"
-    connection.execute(
-        sa.insert(attempts).values(
-            item_id=one.item.id,
-            manifest_id=one.item.manifest_id,
-            epoch=one.item.epoch,
-            worker=worker,
-            ended_at=sa.text(database.now),
-            seconds=one.seconds,
-            outcome=outcome,
-            bytes=sum(receipt.size for receipt in one.receipts),
-            **facts,
-        )
+def _add_attempts(
+    database: Database, connection: Connection, worker: str, finished: Sequence[Finished], lost: Collection[int]
+) -> None:
+    """Keep every try, but for work that was given back untried."""
+    statement = sa.text(f"""
+        INSERT INTO attempts (item_id, manifest_id, epoch, worker, ended_at, seconds, outcome, bytes,
+                              kind, side, phase, host, path, errno, text)
+        VALUES (:item_id, :manifest_id, :epoch, :worker, {database.now}, :seconds, :outcome, :bytes,
+                :kind, :side, :phase, :host, :path, :errno, :text)""").bindparams(
+        sa.bindparam("path", type_=attempts.c.path.type)
     )
+    rows = [
+        {
+            "item_id": one.item.id,
+            "manifest_id": one.item.manifest_id,
+            "epoch": one.item.epoch,
+            "worker": worker,
+            "seconds": one.seconds,
+            "outcome": "lost" if one.item.id in lost else "failed" if one.error else "done",
+            "bytes": _bytes(one),
+            **_facts(one.error),
+        }
+        for one in finished
+        if not (one.decision and one.decision.released)
+    ]
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _facts(error: TransferError | None) -> dict[str, Any]:
+    """What an attempt keeps of its error."""
+    names = ("kind", "side", "phase", "host", "path", "errno")
+    return {name: getattr(error, name, None) for name in names} | {"text": str(error)[:2000] if error else None}
 
 
 def _destination_host(connection: Connection, manifest_id: int) -> str:
@@ -280,9 +288,7 @@ def _destination_host(connection: Connection, manifest_id: int) -> str:
     return str(connection.execute(query, {"id": manifest_id}).scalar_one())
 
 
-def _add_copies(database: Database, connection: Connection, one: Finished, host: str) -> None:
-    chopped = any(receipt.path != one.item.destination for receipt in one.receipts)
-    piece_of = one.item.id if chopped else None
+def _add_copies(database: Database, connection: Connection, proven: Sequence[Finished], host: str) -> None:
     rows = [
         {
             "host": host,
@@ -291,10 +297,13 @@ def _add_copies(database: Database, connection: Connection, one: Finished, host:
             "digest": receipt.digest,
             "mtime_ns": receipt.mtime_ns,
             "proof": receipt.proof,
-            "piece_of": piece_of,
+            "piece_of": one.item.id if receipt.path != one.item.destination else None,
         }
+        for one in proven
         for receipt in one.receipts
     ]
+    if not rows:
+        return
     update = "size = excluded.size, digest = excluded.digest, mtime_ns = excluded.mtime_ns, proof = excluded.proof, "
     update += "proven_at = excluded.proven_at, trouble = NULL, piece_of = COALESCE(excluded.piece_of, copies.piece_of)"
     statement = sa.text(f"""
@@ -339,8 +348,9 @@ def mark_found(connection: Connection, found_good: Collection[int]) -> None:
     connection.execute(statement.bindparams(sa.bindparam("copies", list(found_good), expanding=True)))
 
 
-def _add_images(database: Database, connection: Connection, one: Finished) -> None:
-    if not one.images:
+def _add_images(database: Database, connection: Connection, proven: Sequence[Finished]) -> None:
+    rows = [image for one in proven for image in one.images]
+    if not rows:
         return
     statement = sa.text(f"""
         INSERT INTO images
@@ -353,7 +363,7 @@ def _add_images(database: Database, connection: Connection, one: Finished) -> No
             problem = excluded.problem, registered_at = excluded.registered_at""").bindparams(
         sa.bindparam("path", type_=images.c.path.type)
     )
-    connection.execute(statement, list(one.images))
+    connection.execute(statement, rows)
 
 
 @again
