@@ -78,20 +78,22 @@ def test_a_kill_at_any_moment_loses_nothing(site: Site, rounds: int) -> None:
     path = site.manifest("job", source="lsst10:raw/**", destination="abe:new", trigger={"queue": "pipeline"})
     assert site.run("submit", path.name).code == 0
     site.save()
-    chance = random.Random(rounds)
+    chance, within_s = random.Random(rounds), 1.0
     killed = unfinished = 0
     for _ in range(6 * rounds):
         site.restore()
         for _ in range(3):  # the second and the third hit the recovery from the one before
             running = site.start("daemon", "--once")
-            time.sleep(chance.uniform(0.05, 0.35))
+            time.sleep(chance.uniform(0, within_s))
             running.kill()
             killed += running.end().code == -9
-        unfinished += site.status("job")["state"] != "complete"
+            hit = site.status("job")["state"] != "complete"
+            unfinished += hit
+            within_s *= 1.2 if hit else 0.7  # how long there is something to hit is the machine's to say
         check(site)
-    print(f"{killed} killed, {unfinished} times unfinished after three of them")
-    assert killed >= 9 * rounds
-    assert unfinished
+    print(f"{killed} killed, {unfinished} times before all was done")
+    assert killed >= 6 * rounds
+    assert unfinished >= 4 * rounds
 
 
 @pytest.mark.slow
