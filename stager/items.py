@@ -7,7 +7,7 @@ the epoch fences it. Each function is one short transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager import triggers
+from stager import copies, registry, triggers
 from stager.database import Database, again
-from stager.models import Attempt, Copy, Image, Item, ItemState
+from stager.models import Attempt, Item, ItemState
 from stager.retrying import Decision
 from transfers.errors import TransferError
 from transfers.hosts import Receipt
 
 items = Item.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
-copies = Copy.__table__  # type: ignore[attr-defined]
 attempts = Attempt.__table__  # type: ignore[attr-defined]
-images = Image.__table__  # type: ignore[attr-defined]
 
 AT_ONCE = 500  # items named in one statement
 
@@ -183,11 +181,13 @@ def finish(database: Database, worker: str, finished: Sequence[Finished], *, fol
         written.lost = [one.item.id for one in finished if one.item.id not in kept]
         _add_attempts(database, connection, worker, finished, written.lost)
         destination = _destination_host(connection, finished[0].item.manifest_id) if proven else ""
-        _add_copies(database, connection, proven, destination)
-        _add_images(database, connection, proven)
+        copies.add(database, connection, destination, list(_receipts(proven)))
+        registry.add(database, connection, [image for one in proven for image in one.images])
         if proven and _any_lost(connection):
-            landed = [receipt.path for one in proven for receipt in one.receipts]
-            found = sa.select(copies.c.id).where(copies.c.host == destination, copies.c.path.in_(landed))
+            landed = [receipt.path for receipt, _ in _receipts(proven)]
+            found = sa.select(copies.table.c.id).where(
+                copies.table.c.host == destination, copies.table.c.path.in_(landed)
+            )
             mark_found(connection, list(connection.scalars(found)))
         whole = sorted({one.item.group_id for one in proven if one.item.group_id is not None})
         written.triggers = triggers.write_whole(database, connection, whole, folders)
@@ -283,34 +283,16 @@ def _facts(error: TransferError | None) -> dict[str, Any]:
     return {name: getattr(error, name, None) for name in names} | {"text": str(error)[:2000] if error else None}
 
 
+def _receipts(proven: Sequence[Finished]) -> Iterator[tuple[Receipt, int | None]]:
+    """Every receipt, with the item that it is a piece of: a file other than the item's own destination."""
+    for one in proven:
+        for receipt in one.receipts:
+            yield receipt, one.item.id if receipt.path != one.item.destination else None
+
+
 def _destination_host(connection: Connection, manifest_id: int) -> str:
     query = sa.text("SELECT destination_host FROM manifests WHERE id = :id")
     return str(connection.execute(query, {"id": manifest_id}).scalar_one())
-
-
-def _add_copies(database: Database, connection: Connection, proven: Sequence[Finished], host: str) -> None:
-    rows = [
-        {
-            "host": host,
-            "path": receipt.path,
-            "size": receipt.size,
-            "digest": receipt.digest,
-            "mtime_ns": receipt.mtime_ns,
-            "proof": receipt.proof,
-            "piece_of": one.item.id if receipt.path != one.item.destination else None,
-        }
-        for one in proven
-        for receipt in one.receipts
-    ]
-    if not rows:
-        return
-    update = "size = excluded.size, digest = excluded.digest, mtime_ns = excluded.mtime_ns, proof = excluded.proof, "
-    update += "proven_at = excluded.proven_at, trouble = NULL, piece_of = COALESCE(excluded.piece_of, copies.piece_of)"
-    statement = sa.text(f"""
-        INSERT INTO copies (host, path, size, digest, mtime_ns, proof, proven_at, piece_of)
-        VALUES (:host, :path, :size, :digest, :mtime_ns, :proof, {database.now}, :piece_of)
-        ON CONFLICT (host, path) DO UPDATE SET {update}""").bindparams(sa.bindparam("path", type_=copies.c.path.type))
-    connection.execute(statement, rows)
 
 
 _OF_COPIES = """
@@ -346,24 +328,6 @@ def mark_found(connection: Connection, found_good: Collection[int]) -> None:
         WHERE state = 'held' AND kind = '{LOST}' AND id IN ({_OF_COPIES})
           AND NOT EXISTS (SELECT 1 FROM copies c WHERE c.piece_of = items.id AND c.trouble IS NOT NULL)""")
     connection.execute(statement.bindparams(sa.bindparam("copies", list(found_good), expanding=True)))
-
-
-def _add_images(database: Database, connection: Connection, proven: Sequence[Finished]) -> None:
-    rows = [image for one in proven for image in one.images]
-    if not rows:
-        return
-    statement = sa.text(f"""
-        INSERT INTO images
-            (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
-        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem,
-                {database.now})
-        ON CONFLICT (host, path) DO UPDATE SET
-            dataset = excluded.dataset, camera = excluded.camera, layout = excluded.layout, visit = excluded.visit,
-            ids = excluded.ids, mjd = excluded.mjd, scale = excluded.scale, exptime = excluded.exptime,
-            problem = excluded.problem, registered_at = excluded.registered_at""").bindparams(
-        sa.bindparam("path", type_=images.c.path.type)
-    )
-    connection.execute(statement, rows)
 
 
 @again

@@ -14,7 +14,9 @@ from manifests.cameras import Camera
 from manifests.errors import CameraError
 from manifests.manifest import Manifest
 from stager.database import Database
-from stager.models import decode_path
+from stager.models import Image, decode_path
+
+table = Image.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
 
 
 def image(
@@ -56,6 +58,24 @@ def image(
         "exptime": times.exptime,
         "problem": "; ".join([*wrong, *times.problems]) or None,
     }
+
+
+def add(database: Database, connection: Connection, images: Sequence[dict[str, Any]]) -> None:
+    """Write entries that `image` made; one that is there of the same place is made anew."""
+    if not images:
+        return
+    statement = sa.text(f"""
+        INSERT INTO images
+            (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
+        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem,
+                {database.now})
+        ON CONFLICT (host, path) DO UPDATE SET
+            dataset = excluded.dataset, camera = excluded.camera, layout = excluded.layout, visit = excluded.visit,
+            ids = excluded.ids, mjd = excluded.mjd, scale = excluded.scale, exptime = excluded.exptime,
+            problem = excluded.problem, registered_at = excluded.registered_at""").bindparams(
+        sa.bindparam("path", type_=table.c.path.type)
+    )
+    connection.execute(statement, images)
 
 
 def _said(camera: Camera, manifest: Manifest, cards: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from manifests.cameras import Camera, load
 from manifests.manifest import Manifest
-from stager import focal_planes, items, registry, retrying
+from stager import copies, focal_planes, items, registry, retrying
 from stager.config import Config
 from stager.database import Database
 from stager.items import Claimed, Finished
@@ -198,7 +198,7 @@ def _proven_digests(batch: Batch, host: str, claimed: Sequence[Claimed]) -> dict
     On a store what was archived is what must come back. Elsewhere a file may have been rewritten on purpose
     since: then its size or time tells, and it is taken as it is now.
     """
-    table = items.copies.c
+    table = copies.table.c
     query = sa.select(table.path, table.size, table.mtime_ns, table.digest).where(
         table.host == host, table.path.in_([item.source for item in claimed])
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -40,13 +40,11 @@ os.pwrite(out, json.dumps(results).encode(), 0)
 
 
 @pytest.fixture
-def strace() -> str:
-    path = shutil.which("strace")
-    if path is None:
-        pytest.skip("strace is not installed")
+def strace(program: Callable[[str], str], require: Callable[[str], NoReturn]) -> str:
+    path = program("strace")
     probe = [path, "-f", "-qqq", "-o", os.devnull, "-e", "trace=fsync", "true"]
     if subprocess.run(probe, check=False, capture_output=True).returncode:
-        pytest.skip("strace may not trace here")
+        require("strace may not trace here")
     return path
 
 

@@ -1,0 +1,42 @@
+"""Where receipts say that files are: the only writer of copies but for what a later look finds (`scrubbing.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from stager.database import Database
+from stager.models import Copy
+from transfers.hosts import Receipt
+
+table = Copy.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
+
+
+def add(database: Database, connection: Connection, host: str, receipts: Sequence[tuple[Receipt, int | None]]) -> None:
+    """Write the copies at a host that receipts tell of, each with the focal plane's item that it is a piece of.
+
+    A copy that is known is proven anew; whose piece it is stays, where the new receipt does not say.
+    """
+    rows = [
+        {
+            "host": host,
+            "path": receipt.path,
+            "size": receipt.size,
+            "digest": receipt.digest,
+            "mtime_ns": receipt.mtime_ns,
+            "proof": receipt.proof,
+            "piece_of": piece_of,
+        }
+        for receipt, piece_of in receipts
+    ]
+    if not rows:
+        return
+    update = "size = excluded.size, digest = excluded.digest, mtime_ns = excluded.mtime_ns, proof = excluded.proof, "
+    update += "proven_at = excluded.proven_at, trouble = NULL, piece_of = COALESCE(excluded.piece_of, copies.piece_of)"
+    statement = sa.text(f"""
+        INSERT INTO copies (host, path, size, digest, mtime_ns, proof, proven_at, piece_of)
+        VALUES (:host, :path, :size, :digest, :mtime_ns, :proof, {database.now}, :piece_of)
+        ON CONFLICT (host, path) DO UPDATE SET {update}""").bindparams(sa.bindparam("path", type_=table.c.path.type))
+    connection.execute(statement, rows)
