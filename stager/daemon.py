@@ -171,7 +171,8 @@ class Daemon:
         renewer.join(5)
         with suppress(DBAPIError):  # else the leases run out
             self._give_back()
-        self._presence.stop()
+        if not self.hung:  # else the worker stays known, and is found dead with what it still holds
+            self._presence.stop()
         log.info("stopped", worker=self.worker)
 
     def _renew(self) -> None:

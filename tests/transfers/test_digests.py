@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
+from collections.abc import Callable
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -76,12 +76,14 @@ def test_an_endless_line_is_bounded(tmp_path: Path) -> None:
         list(read_list(str(tmp_path / "list")))
 
 
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum")
-def test_sha256sum_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Path) -> None:
+def test_sha256sum_reads_what_we_write_and_we_read_what_it_writes(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    sha256sum = program("sha256sum")
     for name in ODD_NAMES:
         (tmp_path / name).write_bytes(os.fsencode(name))
     digests = {name: "sha256:" + hashlib.sha256(os.fsencode(name)).hexdigest() for name in ODD_NAMES}
     (tmp_path / "ours").write_bytes(b"".join(list_line(digest, name) for name, digest in digests.items()))
-    subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "ours"], cwd=tmp_path, check=True)
-    theirs = subprocess.check_output(["sha256sum", "--", *ODD_NAMES], cwd=tmp_path)
+    subprocess.run([sha256sum, "--strict", "--quiet", "-c", "ours"], cwd=tmp_path, check=True)
+    theirs = subprocess.check_output([sha256sum, "--", *ODD_NAMES], cwd=tmp_path)
     assert {entry.path: entry.digest for entry in listed(theirs.splitlines(keepends=True))} == digests

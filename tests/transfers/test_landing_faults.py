@@ -286,12 +286,14 @@ def test_part_damaged_before_it_is_read_back_is_never_renamed(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 @pytest.mark.parametrize("limit", ["size=2m", "nr_inodes=6"])
-def test_full_disk_is_no_space_and_goes_on_when_there_is_room(tmp_path: Path, limit: str) -> None:
+def test_full_disk_is_no_space_and_goes_on_when_there_is_room(
+    tmp_path: Path, limit: str, require: Callable[[str], NoReturn]
+) -> None:
     root = tmp_path / "small"
     root.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", limit, "tmpfs", str(root)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
+        require("a tmpfs cannot be mounted here")
     try:
         agent = Agent(str(root))
         marker = agent.open(None)
@@ -310,12 +312,12 @@ def test_full_disk_is_no_space_and_goes_on_when_there_is_room(tmp_path: Path, li
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-def test_mount_point_below_the_root_is_landed_on(tmp_path: Path) -> None:
+def test_mount_point_below_the_root_is_landed_on(tmp_path: Path, require: Callable[[str], NoReturn]) -> None:
     root = tmp_path / "root"
     (root / "mounted").mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(root / "mounted")]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
+        require("a tmpfs cannot be mounted here")
     try:
         agent = Agent(str(root))
         agent.open(None)
