@@ -118,6 +118,8 @@ class Site:
 
     def start(self, *arguments: str, waits: bool = False, **environment: str) -> Running:
         said = self._said()
+        for ending in (".out", ".err"):  # there even when the command is killed before it opens them
+            said.with_name(said.name + ending).touch()
         pid = self.preloaded.start(arguments, self.folder, said, environment, waits=waits)
         self.running.append(Running(pid, said, lambda timeout: self.preloaded.wait(pid, timeout)))
         return self.running[-1]
