@@ -11,6 +11,7 @@ from typing import Protocol
 
 from transfers.agent import (
     LIMITS,
+    Buffer,
     Cut,
     Fault,
     FileInfo,
@@ -29,6 +30,7 @@ from transfers.errors import TransferError
 
 __all__ = [
     "LIMITS",
+    "Buffer",
     "Cut",
     "Fault",
     "FileInfo",
