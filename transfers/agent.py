@@ -1,4 +1,4 @@
-"""The code that touches disks: scan, read, land, digest, headers, remove, space.
+"""The code that touches disks: scan, read, land, digest, headers, remove, space; and the wire to it.
 
 One file, Python 3.6 syntax, standard library only, because its source is sent over SSH to hosts where
 nothing is installed; for a local host it runs in this process. There is one landing path for all hosts.
@@ -9,7 +9,7 @@ the folder is synced before the receipt. What an attempt did not make, it neithe
 Paths are texts relative to the root; none leaves it. Every failure is a `Fault`, never an empty answer.
 
 Sections: words | faults | kernel | paths and trees | digests | sums of FITS | cutting | reading | scanning |
-parts | settling | landing | FITS headers | the agent.
+parts | settling | landing | FITS headers | the agent | markers | wire.
 """
 
 import errno
@@ -17,9 +17,11 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import os
 import queue
 import re
+import select
 import stat
 import struct
 import sys
@@ -86,7 +88,8 @@ class Want(NamedTuple):
     """A file to bring from `source` to `destination`, and what the source should hold (None: unknown).
 
     Wants of one (item, epoch) stand together and form a unit: all of it comes into place, or none.
-    `digest` is "algorithm:hex". With `replace`, another file at the destination is set aside first.
+    `digest` is "algorithm:hex". With `replace`, another file at the destination is set aside first. With
+    `stretch`, (offset, bytes), only that much of the source is read, and its "end" has no digest.
     """
 
     item: int
@@ -98,6 +101,7 @@ class Want(NamedTuple):
     digest: Optional[str] = None
     replace: bool = False
     piece: Optional[Piece] = None
+    stretch: Optional[Tuple[int, int]] = None
 
 
 class Receipt(NamedTuple):
@@ -112,11 +116,29 @@ class Receipt(NamedTuple):
     adopted: bool
 
 
+class Opened(NamedTuple):
+    """A part that was made for a file whose data come by `fill`: where, and the number of the file itself."""
+
+    item: int
+    path: str
+    part: str
+    inode: int
+
+
+class Filled(NamedTuple):
+    """A stretch of a part that was written: not yet synced or proven."""
+
+    part: str
+    offset: int
+    size: int
+
+
 class Limits(NamedTuple):
     """How far the FITS walk goes into one file before it calls it corrupt.
 
     A .gz may unpack to `unpacked_free` bytes, and beyond that to `unpacked_ratio` times its own size: that
-    keeps the walk of a small crafted file under a second, and lets every real image through.
+    keeps the walk of a small crafted file under a second, and lets every real image through. With `first`, the
+    walk ends after so many HDUs, and nothing is said of what follows.
     """
 
     hdus: int = 4096
@@ -124,11 +146,15 @@ class Limits(NamedTuple):
     axes: int = 999
     unpacked_free: int = 768 << 20
     unpacked_ratio: int = 100
+    first: Optional[int] = None
 
 
 # A frame is ("unit", number of files), ("file", facts of the want), ("data", bytes-like, good until the next
 # frame is asked for), ("end", {"size", "digest"}) or ("fault", Fault). Every want gives one "file", then
 # "data" as it comes, then one "end" or "fault".
+# A file whose data come by `fill`, over other streams, has ("open", facts), which is answered with Opened, then
+# ("wrote", {"item", "upto"}) as its beginning is written, then ("close", {"item", "size", "digest"}) or
+# ("drop", {"item", "fault"}); several may be open at once.
 Frame = Tuple[str, Any]
 Buffer = Union[bytes, bytearray, memoryview]
 Stop = Callable[[], bool]
@@ -141,6 +167,7 @@ MARKER = OWN + "/marker"
 QUARANTINE = OWN + "/quarantine"
 CHUNK = 1 << 20  # bytes of one read: large enough to cost few calls, small enough to stay in a core's cache
 STEP = 64 << 20  # bytes of a large file after which what is written so far is synced and read back
+FILLED_STEP = 16 << 20  # the same for one that comes over several streams, whose end is waited for by all of them
 HOLD = 64 << 20  # bytes of a piece that is made in memory; a larger one is read twice instead
 WINDOW_FILES = 100  # files whose renames and directory syncs are done together
 WINDOW_BYTES = 256 << 20
@@ -237,6 +264,7 @@ RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "ppc64le": 357, "s390x": 347, "riscv
 RENAME_NOREPLACE = 1
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+OPEN_FILLED = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 OPEN_PART = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | getattr(os, "O_CLOEXEC", 0)
 NOT_THERE = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL)  # EPERM: old container filters say so
 
@@ -957,6 +985,12 @@ def make_piece(source: Source, want: Want) -> MadePiece:
     return MadePiece(header, data, "sha256:" + digest.hexdigest())
 
 
+def units_of(wants: Iterable[Want]) -> Iterator[List[Want]]:
+    """The wants in their units: those of one (item, epoch) together."""
+    for _, group in itertools.groupby(wants, key=lambda want: (want.item, want.epoch)):
+        yield list(group)
+
+
 class Reader:
     """Turns wants into frames. Files flow one by one; pieces are made in threads, ahead of their turn."""
 
@@ -972,9 +1006,8 @@ class Reader:
         self.hashing.shutdown()
         self.making.shutdown()
 
-    def frames(self, wants: Iterable[Want]) -> Iterator[Frame]:
-        for _, group in itertools.groupby(wants, key=lambda want: (want.item, want.epoch)):
-            unit = list(group)
+    def frames(self, units: Iterable[List[Want]]) -> Iterator[Frame]:
+        for unit in units:
             if len(unit) > 1:
                 yield ("unit", len(unit))
             for (_, cut), run in itertools.groupby(unit, key=lambda want: (want.source, want.piece is not None)):
@@ -995,24 +1028,25 @@ class Reader:
             source.close()
 
     def files(self, source: Source, wants: List[Want]) -> Iterator[Frame]:
-        """The frames of a whole file, once for each want of it."""
-        size = source.state.st_size
+        """The frames of a whole file, or of a stretch of it, once for each want of it."""
         for want in wants:
+            offset, size = want.stretch or (0, source.state.st_size)
             yield facts_of(want, size, source.state.st_mtime_ns)
             try:
                 source.expect(want)
-                digests = Digests(want.digest)
-                os.lseek(source.fd, 0, os.SEEK_SET)
+                digests = None if want.stretch else Digests(want.digest)
+                os.lseek(source.fd, offset, os.SEEK_SET)
                 for data in self.chunks(source.fd, size, digests):
                     yield ("data", data)
                 source.still()
-                digests.check()
+                if digests is not None:
+                    digests.check()
             except (OSError, EOFError, Fault) as error:
                 yield ("fault", read_fault(error, want))
             else:
-                yield ("end", {"size": size, "digest": digests.text()})
+                yield ("end", {"size": size, "digest": digests.text() if digests is not None else ""})
 
-    def chunks(self, fd: int, size: int, digests: Digests) -> Iterator[memoryview]:
+    def chunks(self, fd: int, size: int, digests: Optional[Digests]) -> Iterator[memoryview]:
         """`size` bytes of a file; a large one is hashed in a thread while its chunks are read and written."""
         if not self.buffers:
             self.buffers = [memoryview(bytearray(CHUNK)) for _ in range(3)]
@@ -1023,7 +1057,9 @@ class Reader:
                     busy.popleft().result()
                 view = buffer[: min(CHUNK, size - at)]
                 read_fully(reading, view)
-                if size <= CHUNK:
+                if digests is None:
+                    pass
+                elif size <= CHUNK:
                     digests.update(view)
                 else:
                     busy.append(self.hashing.submit(digests.update, view))
@@ -1410,6 +1446,8 @@ class Landing:
         self.pool = ThreadPoolExecutor(SETTLERS)
         self.room = threading.Semaphore(UNSETTLED)
         self.part: Optional[Part] = None
+        self.filled: Dict[int, Part] = {}  # by item: the open parts whose data come by `fill`
+        self.opened: List[Opened] = []
         self.group: List[Part] = []
         self.group_size = 1
         self.window: List[List[Part]] = []
@@ -1420,7 +1458,7 @@ class Landing:
     def halted(self) -> bool:
         return self.halt.is_set() or self.stop()
 
-    def results(self, frames: Iterable[Frame]) -> Iterator[Result]:
+    def results(self, frames: Iterable[Frame]) -> Iterator[Union[Result, Opened]]:
         """One result for each file begun, in order; however this ends, no part stays behind."""
         steps: Dict[str, Callable[[Any], None]] = {
             "unit": self.unit,
@@ -1428,6 +1466,10 @@ class Landing:
             "data": self.write,
             "end": self.end,
             "fault": self.fail,
+            "open": self.open,
+            "wrote": self.wrote,
+            "close": self.close,
+            "drop": self.drop,
         }
         try:
             for name, body in frames:
@@ -1435,6 +1477,8 @@ class Landing:
                     self.halt.set()
                     break
                 steps[name](body)
+                while self.opened:
+                    yield self.opened.pop(0)
                 yield from self.full_windows()
             self.finish()
             while self.windows:
@@ -1473,9 +1517,10 @@ class Landing:
             self.give_up(part, fault_of(error, part.path, "destination", "write"))
 
     def end(self, said: Dict[str, Any]) -> None:
-        part = self.part
-        if part is None:
-            return
+        if self.part is not None:
+            self.end_part(self.part, said)
+
+    def end_part(self, part: Part, said: Dict[str, Any]) -> None:
         part.said = said
         if part.fault is None:
             try:
@@ -1491,6 +1536,46 @@ class Landing:
             return
         self.give_up(part, fault)
         self.complete(part)
+
+    # The frames of a file that is filled by others.
+
+    def open(self, facts: Dict[str, Any]) -> None:
+        part = Part(facts)
+        try:
+            may_change(part.path)
+            part.make(self.tree, self.agent.instance, self.agent.folder_mode)
+        except (OSError, Fault) as error:
+            self.give_up(part, fault_of(error, part.path, "destination", "open"))
+            self.complete(part)
+            return
+        self.filled[facts["item"]] = part
+        name = part.name.decode("utf-8", "surrogateescape")
+        path = part.folder + "/" + name if part.folder else name
+        self.opened.append(Opened(facts["item"], part.path, path, os.fstat(part.fd).st_ino))
+
+    def wrote(self, body: Dict[str, Any]) -> None:
+        part = self.filled.get(body["item"])
+        if part is None or part.fault is not None or part.broken:
+            return
+        part.size = body["upto"]
+        if part.size - part.marked >= FILLED_STEP:
+            try:
+                self.mark(part, part.size)
+            except (OSError, Fault) as error:
+                self.give_up(part, fault_of(error, part.path, "destination", "write"))
+
+    def close(self, said: Dict[str, Any]) -> None:
+        part = self.filled.pop(said["item"], None)
+        if part is not None:
+            self.end_part(part, {"size": said["size"], "digest": said["digest"]})
+            self.close_window()
+
+    def drop(self, body: Dict[str, Any]) -> None:
+        part = self.filled.pop(body["item"], None)
+        if part is not None:
+            self.give_up(part, body["fault"])
+            self.complete(part)
+            self.close_window()
 
     # A part's way to its group and window.
 
@@ -1512,7 +1597,8 @@ class Landing:
 
     def complete(self, part: Part) -> None:
         """Add a part to its group, the group when it is complete to the window."""
-        self.part = None
+        if part is self.part:
+            self.part = None
         self.group.append(part)
         self.window_files += 1
         self.window_bytes += part.size
@@ -1541,6 +1627,8 @@ class Landing:
         fault = stopped() if self.halt.is_set() else Fault("transient", "the source broke off", phase="read")
         if self.part is not None:
             self.fail(fault)
+        for item in list(self.filled):
+            self.drop({"item": item, "fault": fault})
         if self.group:
             self.group[-1].fault = self.group[-1].fault or fault
             self.window.append(self.group)
@@ -1551,7 +1639,7 @@ class Landing:
         """Stop all threads and remove every part that has not come into place."""
         self.halt.set()
         groups = [group for window in list(self.windows) + [self.window] for group in window] + [self.group]
-        parts = [part for group in groups for part in group]
+        parts = [part for group in groups for part in group] + list(self.filled.values())
         if self.part is not None:
             parts.append(self.part)
         for part in parts:
@@ -1621,6 +1709,83 @@ def same_unit(cause: Fault, path: str) -> Fault:
     """The fault of a file that is well but for another of its unit."""
     text = "not put in place, because %s of the same unit failed: %s" % (cause.path, cause.text)
     return Fault(cause.kind, text, path, cause.side, cause.phase, cause.errno, {"cause": cause.path})
+
+
+class Filling:
+    """Writes stretches of open parts. One that fails is given its Fault; the next goes on."""
+
+    def __init__(self, tree: Tree, instance: str) -> None:
+        self.tree = tree
+        self.instance = instance
+        self.facts: Dict[str, Any] = {}
+        self.fault: Optional[Fault] = None
+        self.of = ("", -1)  # path and inode of the part that is open
+        self.fd = -1
+        self.at = 0
+
+    def step(self, name: str, body: Any) -> Union[Filled, Fault, None]:
+        """Take one frame; the result of a stretch when it is over."""
+        if name == "stretch":
+            self.facts, self.fault, self.at = body, None, body["offset"]
+            self.tried(self.open)
+        elif name == "data":
+            self.tried(functools.partial(self.write, body))
+        elif name == "end":
+            return self.ended()
+        elif name == "fault":
+            self.fault = self.fault or body
+            return self.ended()
+        return None
+
+    def tried(self, action: Callable[[], None]) -> None:
+        if self.fault is not None:
+            return
+        try:
+            action()
+        except (OSError, Fault) as error:
+            self.fault = fault_of(error, self.facts["part"], "destination", "write")
+
+    def open(self) -> None:
+        """Open the part, if it is the file that the landing made: no other file is ever written to."""
+        of = (self.facts["part"], self.facts["inode"])
+        if of == self.of:
+            return
+        self.close()
+        path, inode = of
+        match = PART_NAME.fullmatch(checked(path).rpartition("/")[2])
+        if match is None or match.group(3) != self.instance:
+            raise Fault("refused", "this is no part of a landing", path)
+        folder, name = self.tree.place(path)
+        fd = os.open(name, OPEN_FILLED, dir_fd=folder)
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode) or state.st_ino != inode:
+            os.close(fd)
+            raise Fault("conflict", IMPOSTOR, path)
+        self.fd, self.of = fd, of
+
+    def write(self, data: Buffer) -> None:
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.fd, view, self.at)
+            if count == 0:
+                raise OSError(errno.EIO, "write took no bytes")
+            self.at += count
+            view = view[count:]
+
+    def ended(self) -> Union[Filled, Fault]:
+        part, offset, size = self.facts["part"], self.facts["offset"], self.facts["size"]
+        fault = self.fault
+        if fault is None and self.at - offset != size:
+            fault = Fault("transient", "the source broke off", part, phase="read")
+        if fault is None:
+            return Filled(part, offset, size)
+        fault.facts.update({"part": part, "offset": offset})
+        return fault
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self.of = -1, ("", -1)
 
 
 class Placing:
@@ -1967,6 +2132,8 @@ def walk_hdus(stream: Union[Plain, Gunzipped], limits: Limits) -> Iterator[Hdu]:
         room -= len(header)
         size = data_size(header, number, limits)
         yield Hdu(at, header, at + len(header), size)
+        if number + 1 == limits.first:
+            return
         there = stream.skip(size)
         if there < size:
             raise corrupt(number, "its header declares %d bytes of data, the file has %d" % (size, there))
@@ -1996,7 +2163,8 @@ def headers_of(fd: int, size: int, path: str, limits: Limits) -> Tuple[Hdu, ...]
         return tuple(walk_hdus(Plain(fd, size), limits))
     stream = Gunzipped(fd, size, limits)
     found = tuple(walk_hdus(stream, limits))
-    stream.finish()
+    if limits.first is None:
+        stream.finish()
     return found
 
 
@@ -2068,11 +2236,35 @@ class Agent:
         with self.tree() as tree:
             reader = Reader(tree)
             try:
-                yield from reader.frames(wants)
+                yield from reader.frames(units_of(wants))
             finally:
                 reader.close()
 
-    def land(self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never) -> Iterator[Result]:
+    def carry(self, wants: Iterable[Want], proof: str = "reread", stop: Stop = never) -> Iterator[Result]:
+        """Bring files from one place beneath the root to another: read and landed here, by the same path."""
+        for result in self.land(self.read(wants), proof, stop):
+            assert not isinstance(result, Opened)  # a reader opens nothing to be filled
+            yield result
+
+    def fill(self, frames: Iterable[Frame], stop: Stop = never) -> Iterator[Union[Filled, Fault]]:
+        """Write stretches of parts that a landing has opened: Filled, or Fault, for each ("stretch", facts), its
+        "data", and its "end" or "fault". The landing syncs and proves them; nothing else is ever written to.
+        """
+        with self.tree() as tree:
+            filling = Filling(tree, self.instance)
+            try:
+                for name, body in frames:
+                    if stop():
+                        return
+                    result = filling.step(name, body)
+                    if result is not None:
+                        yield result
+            finally:
+                filling.close()
+
+    def land(
+        self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
+    ) -> Iterator[Union[Result, Opened]]:
         """Land what the frames bring: a Receipt, or Fault (facts: item, epoch, destination), a file begun.
 
         `stop`, asked by several threads: when true, what is not proven ends as "transient", phase "stopped".
@@ -2135,6 +2327,10 @@ class Agent:
                 raise fault_of(error, "", "destination", "space") from error
         files = state.f_favail if state.f_files else (1 << 63) - 1
         return Space(state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize, files)
+
+    def clock(self) -> float:
+        """This machine's time, Unix seconds."""
+        return time.time()
 
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> List[str]:
         """Remove this instance's parts below a prefix whose (item, epoch) is dead; returns their paths.
@@ -2348,3 +2544,427 @@ def made_marker(tree: Tree, instance: str) -> str:
         part.remove(tree)
     tree.sync(OWN)
     return text
+
+
+# ---------------------------------------------------------------------------------------------- wire
+
+# Over a channel both ends send frames: magic, what it is, size, body. A message is JSON, [name, body]; data are
+# bytes. Nothing that a shell prints can be taken for one: the first is looked for behind a greeting with a nonce.
+PROTOCOL = 1
+GREETING = b"\nstager-agent "
+HEAD = struct.Struct(">2sHI")
+MAGIC = b"\xf5S"
+MESSAGE, DATA = 1, 2
+MESSAGE_MOST = 16 << 20
+NONCE_BYTES = 32
+HOLD_BYTES = 384 << 10  # held back, so that a small file goes out in one write
+ROOM_BYTES = 256 << 10
+CALL_PATIENCE_S = 900  # a far side that says nothing for so long in the middle of a call is gone
+IDLE_PATIENCE_S = 600  # and nobody needs an agent that was not asked for anything for so long
+STOP_LOOK_S = 0.2
+
+
+class Outgoing:
+    """Frames to the other end. Messages may be held back until data, or a flush, so that small files cost one write."""
+
+    def __init__(self, write: Callable[[Buffer], Any]) -> None:
+        self.write = write
+        self.held = bytearray()
+
+    def message(self, name: str, body: Any = None, hold: bool = False) -> None:
+        text = json.dumps([name, body], separators=(",", ":"), default=str).encode("ascii")
+        if len(text) > MESSAGE_MOST:
+            raise Fault("unsupported", "a message of %d bytes is too long for the channel" % len(text))
+        self.held += HEAD.pack(MAGIC, MESSAGE, len(text))
+        self.held += text
+        if not hold or len(self.held) >= HOLD_BYTES:
+            self.flush()
+
+    def data(self, data: Buffer) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            part = view[start : start + CHUNK]
+            self.held += HEAD.pack(MAGIC, DATA, len(part))
+            if len(part) > HOLD_BYTES:
+                self.flush()
+                self.write(part)
+            else:
+                self.held += part
+                if len(self.held) >= HOLD_BYTES:
+                    self.flush()
+
+    def flush(self) -> None:
+        if self.held:
+            held, self.held = self.held, bytearray()
+            self.write(held)
+
+
+class Incoming:
+    """Frames from the other end: (name, body), or ("data", bytes that are good until the next frame)."""
+
+    def __init__(self, read_into: Callable[[memoryview], int]) -> None:
+        self.read_into = read_into
+        self.room = memoryview(bytearray(ROOM_BYTES))
+        self.start = self.end = 0
+        self.body = memoryview(bytearray(CHUNK))
+
+    def more(self) -> None:
+        """Receive at least a byte; EOFError when there is none to come."""
+        if self.start:
+            rest = bytes(self.room[self.start : self.end])
+            self.room[: len(rest)] = rest
+            self.start, self.end = 0, len(rest)
+        count = self.read_into(self.room[self.end :])
+        if not count:
+            raise EOFError("the other end closed the channel")
+        self.end += count
+
+    def take(self, view: memoryview) -> None:
+        """Fill the view with what comes next."""
+        have = min(len(view), self.end - self.start)
+        view[:have] = self.room[self.start : self.start + have]
+        self.start += have
+        view = view[have:]
+        while len(view):
+            count = self.read_into(view)
+            if not count:
+                raise EOFError("the other end closed the channel")
+            view = view[count:]
+
+    def frame(self) -> Tuple[str, Any]:
+        """The next frame. Fault for what is none: bytes that somebody else wrote, a size over the caps."""
+        while self.end - self.start < HEAD.size:
+            self.more()
+        magic, what, size = HEAD.unpack_from(self.room, self.start)
+        if magic != MAGIC or size > {MESSAGE: MESSAGE_MOST, DATA: CHUNK}.get(what, -1):
+            seen = bytes(self.room[self.start : min(self.end, self.start + 40)])
+            raise Fault("transient", "what came over the channel is no frame: %r" % seen, phase="frame")
+        self.start += HEAD.size
+        if what == DATA:
+            view = self.body[:size]
+            self.take(view)
+            return "data", view
+        text = bytearray(size)
+        self.take(memoryview(text))
+        try:
+            name, body = json.loads(text.decode("ascii"))
+        except (ValueError, RecursionError) as error:
+            raise Fault("transient", "what came over the channel is no message: %s" % error, phase="frame") from error
+        if not isinstance(name, str):
+            raise Fault("transient", "what came over the channel is no message", phase="frame")
+        return name, body
+
+
+def plain_fault(fault: Fault) -> Dict[str, Any]:
+    """A Fault as a message carries it."""
+    names = ("kind", "text", "path", "side", "phase", "errno", "facts")
+    return {name: getattr(fault, name) for name in names}
+
+
+def fault_from(body: Dict[str, Any]) -> Fault:
+    """The Fault in a message of the other end, whatever that put in it."""
+    texts = {name: str(body.get(name, ""))[:4000] for name in ("kind", "text", "path", "side", "phase")}
+    number, facts = body.get("errno"), body.get("facts")
+    return Fault(
+        errno=number if isinstance(number, int) else None, facts=facts if isinstance(facts, dict) else None, **texts
+    )
+
+
+def send_frame(out: Outgoing, name: str, body: Any) -> None:
+    """Send one frame of a file (see `Frame`)."""
+    if name == "data":
+        out.data(body)
+    elif name in ("fault", "drop"):
+        fault = body if name == "fault" else body["fault"]
+        plain = plain_fault(fault)
+        out.message(name, plain if name == "fault" else {"item": body["item"], "fault": plain})
+    else:
+        out.message(name, body, hold=name in ("unit", "file", "end", "stretch"))
+
+
+def received_frame(name: str, body: Any) -> Frame:
+    """The frame of a file that `send_frame` sent."""
+    if name == "fault":
+        return name, fault_from(body)
+    if name == "drop":
+        return name, {"item": body["item"], "fault": fault_from(body["fault"])}
+    return name, body
+
+
+def plain_want(want: Want) -> List[Any]:
+    """A want as a message carries it: its fields; header bytes as Latin-1."""
+    piece = want.piece
+    made = None if piece is None else [piece.header.decode("latin-1"), [list(cut) for cut in piece.cuts], piece.pad]
+    return list(want._replace(piece=None)) + [made]
+
+
+def want_from(fields: List[Any]) -> Want:
+    want = Want(*fields[:-1])
+    if want.stretch is not None:
+        want = want._replace(stretch=(want.stretch[0], want.stretch[1]))
+    if fields[-1] is None:
+        return want
+    header, cuts, pad = fields[-1]
+    return want._replace(piece=Piece(header.encode("latin-1"), tuple(Cut(*cut) for cut in cuts), pad))
+
+
+class Server:
+    """Answers the calls that come over a channel, one after the other, with an Agent of its own.
+
+    A call is a message with its arguments; for `read`, `land` and `fill` what is to be done follows, up to "over".
+    The answers end with "done", or with "failed" and a fault. An end of the channel is a stop.
+    """
+
+    def __init__(self, reading: int, writing: int, pinned: Optional[str] = None) -> None:
+        self.reading = reading
+        self.pinned = pinned  # the one root that is served, where this machine's owner said so
+        self.out = Outgoing(functools.partial(write_fully, writing))
+        self.incoming = Incoming(self.receive)
+        self.patience = IDLE_PATIENCE_S
+        self.agent: Optional[Agent] = None
+        self.stopping = False
+        self.over = True  # nothing more comes for this call
+        self.looked = 0.0
+
+    def receive(self, view: memoryview) -> int:
+        """What has come, after what was held back went out: who waits for an answer must have the question."""
+        self.out.flush()
+        if not select.select([self.reading], [], [], self.patience)[0]:
+            raise EOFError("nothing came for %d seconds" % self.patience)
+        return os.readv(self.reading, [view])
+
+    def greet(self, nonce: bytes) -> None:
+        self.out.write(GREETING + nonce + b"\n")
+        facts = {
+            "protocol": PROTOCOL,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "pinned": self.pinned,
+            "pid": os.getpid(),
+        }
+        self.out.message("hello", facts)
+
+    def serve(self) -> None:
+        """Answer until the channel ends."""
+        while True:
+            self.patience = IDLE_PATIENCE_S
+            name, body = self.incoming.frame()
+            if name != "call":
+                continue  # a stop that came when its call was over already
+            self.patience = CALL_PATIENCE_S
+            self.stopping, self.over = False, body["name"] not in STREAMED
+            try:
+                self.call(body["name"], body["arguments"])
+            except Fault as fault:
+                self.out.message("failed", plain_fault(fault))
+            except OSError as error:
+                if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                    raise
+                self.out.message("failed", plain_fault(fault_of(error, "", "", body["name"])))
+            else:
+                self.out.message("done")
+            while not self.over:
+                self.next_frame()
+
+    def call(self, name: str, arguments: Dict[str, Any]) -> None:
+        if name not in CALLS:
+            raise Fault("unsupported", "the agent there knows no call %r" % name)
+        getattr(self, "on_" + name)(**arguments)
+
+    # What comes during a call.
+
+    def next_frame(self) -> Optional[Tuple[str, Any]]:
+        """The next frame of this call; None when it is over."""
+        if self.over:
+            return None
+        name, body = self.incoming.frame()
+        if name == "stop":
+            self.stopping = True
+            return self.next_frame()
+        if name == "over":
+            self.over = True
+            return None
+        return name, body
+
+    def frames(self) -> Iterator[Frame]:
+        for name, body in iter(self.next_frame, None):
+            yield received_frame(name, body)
+
+    def units(self) -> Iterator[List[Want]]:
+        for name, body in iter(self.next_frame, None):
+            if name == "unit":
+                yield [want_from(fields) for fields in body]
+
+    def stop(self) -> bool:
+        """Whether a stop was sent, or the other end is gone: looked for now and then while nothing is read."""
+        now = time.monotonic()
+        if self.over and not self.stopping and now - self.looked > STOP_LOOK_S:
+            self.looked = now
+            if self.incoming.start < self.incoming.end or select.select([self.reading], [], [], 0)[0]:
+                self.stopping = True  # what comes in such a call is a stop, or the end
+        return self.stopping
+
+    def served(self) -> "Agent":
+        if self.agent is None:
+            raise Fault("unsupported", "no root was named yet")
+        return self.agent
+
+    def answer(self, name: str, body: Any) -> None:
+        self.out.message(name, body, hold=True)
+
+    # The calls.
+
+    def on_begin(self, root: str, marker: Optional[str], **options: Any) -> None:
+        """Serve this root, with this marker, from now on."""
+        if self.pinned is not None and os.path.realpath(raw(root)) != os.path.realpath(raw(self.pinned)):
+            raise Fault("refused", "only the root %s is served to this key" % self.pinned, phase="open")
+        self.agent = Agent(root, **options)
+        self.agent.marker = marker
+
+    def on_open(self, marker: Optional[str]) -> None:
+        self.answer("marker", self.served().open(marker))
+
+    def on_clock(self) -> None:
+        self.answer("clock", self.served().clock())
+
+    def on_space(self) -> None:
+        self.answer("space", list(self.served().space()))
+
+    def on_scan(self, prefix: str) -> None:
+        for found in self.served().scan(prefix):
+            self.answer("info" if isinstance(found, FileInfo) else "skipped", list(found))
+            if self.stop():
+                raise stopped()
+
+    def on_find(self, paths: List[str]) -> None:
+        for found in self.served().find(paths):
+            if isinstance(found, Fault):
+                self.answer("fault", plain_fault(found))
+            else:
+                self.answer("info", found and list(found))
+
+    def on_digest(self, paths: List[str], algorithm: str, reread: bool) -> None:
+        self.results("digest", self.served().digest(paths, algorithm, reread, self.stop))
+
+    def on_remove(self, paths: List[str]) -> None:
+        self.results("removed", self.served().remove(paths))
+
+    def on_headers(self, paths: List[str], limits: List[Any]) -> None:
+        for found in self.served().headers(paths, Limits(*limits)):
+            if isinstance(found, Fault):
+                self.answer("fault", plain_fault(found))
+                continue
+            self.answer("hdus", [[len(hdu.header), hdu.offset, hdu.data_offset, hdu.data_size] for hdu in found])
+            for hdu in found:
+                self.out.data(hdu.header)
+
+    def on_sweep(self, prefix: str) -> None:
+        self.answer("swept", self.served().sweep(prefix, self.ask_dead))
+
+    def ask_dead(self, item: int, epoch: int) -> bool:
+        """The other end knows which leases live."""
+        self.out.message("part", [item, epoch])
+        name, body = self.incoming.frame()
+        return name == "dead" and body is True
+
+    def on_read(self) -> None:
+        agent = self.served()
+        with agent.tree() as tree:
+            reader = Reader(tree)
+            try:
+                for name, body in reader.frames(self.units()):
+                    send_frame(self.out, name, body)
+                    if self.stopping or (self.over and self.stop()):
+                        return
+            finally:
+                reader.close()
+
+    def on_land(self, proof: str) -> None:
+        for result in self.served().land(self.frames(), proof, self.stop):
+            self.result(result)
+
+    def on_fill(self) -> None:
+        for result in self.served().fill(self.frames(), self.stop):
+            self.result(result)
+
+    def on_carry(self, proof: str) -> None:
+        agent = self.served()
+        wants = [want for unit in self.units() for want in unit]
+        for result in agent.carry(wants, proof, self.stop):
+            self.result(result)
+            self.out.flush()
+
+    def results(self, name: str, found: Iterable[Any]) -> None:
+        for one in found:
+            if isinstance(one, Fault):
+                self.answer("fault", plain_fault(one))
+            else:
+                self.answer(name, one)
+            self.out.flush()
+
+    def result(self, result: Union[Receipt, Opened, Filled, Fault]) -> None:
+        if isinstance(result, Fault):
+            self.answer("fault", plain_fault(result))
+        else:
+            self.out.message(type(result).__name__.lower(), list(result), hold=isinstance(result, Receipt))
+
+
+CALLS = (
+    "begin",
+    "open",
+    "clock",
+    "space",
+    "scan",
+    "find",
+    "digest",
+    "remove",
+    "headers",
+    "sweep",
+    "read",
+    "land",
+    "fill",
+    "carry",
+)
+STREAMED = ("read", "land", "fill", "carry")  # calls whose message is followed by others, up to "over"
+
+
+def serve(nonce: bytes, pinned: Optional[str] = None) -> None:
+    """Serve standard input and output. Whatever else prints there goes to standard error instead."""
+    writing = os.dup(1)
+    os.dup2(2, 1)
+    server = Server(0, writing, pinned)
+    try:
+        server.greet(nonce)
+        server.serve()
+    except EOFError:
+        return  # nobody is there any more; what was under way has been cleared away
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+    except Fault as fault:  # what came was no frame: there is no speaking with that
+        server.out.message("failed", plain_fault(fault))
+
+
+def boot(count: int) -> bytes:
+    """So many bytes of standard input, and not one more."""
+    data = b""
+    while len(data) < count:
+        more = os.read(0, count - len(data))
+        if not more:
+            sys.exit("stager-agent: the channel ended before the agent had begun")
+        data += more
+    return data
+
+
+def main(arguments: List[str]) -> None:
+    """`python3 agent.py serve ROOT`: the agent as a far host's owner installed it, for that root alone. The source
+    that is sent is read and passed over."""
+    if len(arguments) != 3 or arguments[1] != "serve":
+        sys.exit("use: python3 agent.py serve ROOT")
+    boot(int(boot(8), 16))
+    serve(boot(NONCE_BYTES), arguments[2])
+
+
+if __name__ == "stager-agent":  # sent over a channel, and run from there
+    serve(boot(NONCE_BYTES))
+elif __name__ == "__main__":
+    main(sys.argv)

@@ -7,7 +7,7 @@ failed, and yields one in the place of the single result that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from transfers.agent import (
     LIMITS,
@@ -15,9 +15,11 @@ from transfers.agent import (
     Cut,
     Fault,
     FileInfo,
+    Filled,
     Frame,
     Hdu,
     Limits,
+    Opened,
     Piece,
     Receipt,
     Skipped,
@@ -31,13 +33,16 @@ from transfers.errors import TransferError
 __all__ = [
     "LIMITS",
     "Buffer",
+    "Clock",
     "Cut",
     "Fault",
     "FileInfo",
+    "Filled",
     "Frame",
     "Hdu",
     "Host",
     "Limits",
+    "Opened",
     "Piece",
     "Receipt",
     "Skipped",
@@ -46,6 +51,13 @@ __all__ = [
     "Want",
     "never",
 ]
+
+
+class Clock(NamedTuple):
+    """A host's clock against this machine's: seconds ahead (None: it has none to ask), and the round trip's length."""
+
+    offset_s: float | None
+    round_trip_s: float
 
 
 class Host(Protocol):
@@ -65,6 +77,16 @@ class Host(Protocol):
     @property
     def root(self) -> str: ...
 
+    @property
+    def far(self) -> bool:
+        """Whether its bytes cross a network, so that several streams may be quicker than one."""
+        ...
+
+    @property
+    def cuts(self) -> bool:
+        """Whether one of its files can be read and filled by several streams at once."""
+        ...
+
     def open(self, marker: str | None) -> str: ...
 
     def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]: ...
@@ -75,8 +97,18 @@ class Host(Protocol):
 
     def land(
         self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
+    ) -> Iterator[Receipt | TransferError | Opened]:
+        """Errors of single files carry the facts item, epoch and destination. Opened answers an "open" alone."""
+        ...
+
+    def fill(self, frames: Iterable[Frame], stop: Stop = never) -> Iterator[Filled | TransferError]:
+        """Errors of single stretches carry the facts part and offset."""
+        ...
+
+    def carry(
+        self, wants: Iterable[Want], proof: str = "reread", stop: Stop = never
     ) -> Iterator[Receipt | TransferError]:
-        """Errors of single files carry the facts item, epoch and destination."""
+        """Bring files from one place of this host to another; their bytes stay where they are."""
         ...
 
     def digest(
@@ -88,5 +120,15 @@ class Host(Protocol):
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]: ...
 
     def space(self) -> Space: ...
+
+    def clock(self) -> Clock: ...
+
+    def about(self) -> dict[str, str]:
+        """Facts for people: how the host is spoken to, its key, what runs there."""
+        ...
+
+    def close(self) -> None:
+        """End what is open to it; it opens again when it is next used."""
+        ...
 
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]: ...

@@ -11,9 +11,11 @@ from transfers.agent import (
     Agent,
     Fault,
     FileInfo,
+    Filled,
     Frame,
     Hdu,
     Limits,
+    Opened,
     Receipt,
     Skipped,
     Space,
@@ -22,6 +24,7 @@ from transfers.agent import (
     never,
 )
 from transfers.errors import TransferError, from_fault, from_os_error
+from transfers.hosts import Clock
 
 T = TypeVar("T")
 
@@ -30,6 +33,8 @@ class LocalHost:
     """Files beneath a folder of this machine. Here the agent's faults become this host's errors."""
 
     kind = "local"
+    far = False
+    cuts = True
     side = ""  # the side that errors name, where it is not the fault's own
 
     def __init__(
@@ -66,8 +71,18 @@ class LocalHost:
 
     def land(
         self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
+    ) -> Iterator[Receipt | TransferError | Opened]:
+        with self._border("land"):
+            for result in self.agent.land(frames, proof, stop):
+                yield self._error(result) if isinstance(result, Fault) else result
+
+    def fill(self, frames: Iterable[Frame], stop: Stop = never) -> Iterator[Filled | TransferError]:
+        yield from self._each("land", self.agent.fill(frames, stop))
+
+    def carry(
+        self, wants: Iterable[Want], proof: str = "reread", stop: Stop = never
     ) -> Iterator[Receipt | TransferError]:
-        yield from self._each("land", self.agent.land(frames, proof, stop))
+        yield from self._each("land", self.agent.carry(wants, proof, stop))
 
     def digest(
         self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
@@ -83,6 +98,15 @@ class LocalHost:
     def space(self) -> Space:
         with self._border("space"):
             return self.agent.space()
+
+    def clock(self) -> Clock:
+        return Clock(0.0, 0.0)
+
+    def about(self) -> dict[str, str]:
+        return {"client": "none: files of this machine"}
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]:
         with self._border("sweep"):
