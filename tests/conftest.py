@@ -6,6 +6,8 @@ program       program(name): the path of an installed program, or `require`
 sqlite_url    a database of the test's own, by kind
 postgres_url  the same on a real server (STAGER_TEST_POSTGRES says which), dropped afterwards
 database_url  both in turn: what a test of the database asks for
+sshd          a plain sshd of the whole run: for tests that leave it as it is
+make_sshd     make_sshd(**variant): an sshd of the test's own, stopped afterwards (tests/sshd.py says which variants)
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from sqlalchemy import URL, make_url
+
+if TYPE_CHECKING:
+    from tests.sshd import Sshd
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
@@ -55,6 +61,37 @@ def program() -> Callable[[str], str]:
         return path or _require(f"{name} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def sshd_program(program: Callable[[str], str]) -> str:
+    """The sshd to test with: the one that STAGER_TEST_SSHD names, or the one installed."""
+    for client in ("ssh", "ssh-keygen"):
+        program(client)
+    return program(os.environ.get("STAGER_TEST_SSHD") or "sshd")
+
+
+@pytest.fixture(scope="session")
+def sshd(sshd_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A plain server, one for the whole run. What changes it, or counts its sessions, asks for `make_sshd`."""
+    from tests.sshd import Sshd
+
+    with Sshd.start(tmp_path_factory.mktemp("sshd"), program=sshd_program) as server:
+        yield server
+
+
+@pytest.fixture
+def make_sshd(sshd_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sshd]]:
+    """A function that starts a server of the test's own: make_sshd(sftp_only=True)."""
+    from tests.sshd import Sshd
+
+    with ExitStack() as servers:
+
+        def make(**variant: Any) -> Sshd:
+            folder = tmp_path_factory.mktemp("sshd")
+            return servers.enter_context(Sshd.start(folder, **({"program": sshd_program} | variant)))
+
+        yield make
 
 
 @pytest.fixture
