@@ -1624,7 +1624,8 @@ class Landing:
 
     def finish(self) -> None:
         """The frames are over: what is not complete has failed."""
-        fault = stopped() if self.halt.is_set() else Fault("transient", "the source broke off", phase="read")
+        halted = self.halt.is_set() or self.stop()
+        fault = stopped() if halted else Fault("transient", "the source broke off", phase="read")
         if self.part is not None:
             self.fail(fault)
         for item in list(self.filled):

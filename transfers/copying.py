@@ -1,27 +1,21 @@
 """A batch of files from one host to another, each with one result.
 
-What is at its place already and right is adopted without sending; the rest is read, sent and landed, over as
-many parallel streams as the route allows.
+What is at its place already and right is adopted without sending; the rest is read, sent and landed by lanes that
+work side by side, as many as the route's streams allow at the moment.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import queue
 import secrets
-import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
-from transfers.agent import facts_of
-from transfers.errors import Conflict, SourceChanged, SourceMissing, TransferError, Transient, to_fault
-from transfers.hosts import FileInfo, Frame, Host, Receipt, Stop, Want, never
-
-Result = tuple[Want, Receipt | TransferError]
-OnBytes = Callable[[int], None]
+from transfers.agent import facts_of, units_of
+from transfers.errors import Conflict, SourceChanged, SourceMissing, TransferError
+from transfers.hosts import FileInfo, Host, Opened, Receipt, Stop, Want, never
+from transfers.lanes import Lanes, OnBytes, Result, as_result
+from transfers.streams import Streams
 
 
 def copy(
@@ -30,30 +24,26 @@ def copy(
     wants: Sequence[Want],
     *,
     proof: str = "reread",
-    streams: int = 1,
+    streams: int | Streams = 1,
     on_bytes: OnBytes | None = None,
     stop: Stop = never,
 ) -> Iterator[Result]:
     """Bring every want from source to destination; every want gets exactly one result, in any order.
 
-    An error is in the place of its own result and holds up no other. `on_bytes` is told the bytes sent as
-    they flow, `stop` is asked whether to end early; both are called by several threads.
+    An error is in the place of its own result and holds up no other. `streams`: so many, or as many as a route's
+    Streams find to be best. `on_bytes` is told the bytes sent as they flow, `stop` is asked whether to end early;
+    both are called by several threads.
     """
-    units = [list(unit) for _, unit in itertools.groupby(wants, key=lambda want: (want.item, want.epoch))]
+    units = list(units_of(wants))
     singles = [unit[0] for unit in units if len(unit) == 1 and unit[0].piece is None]
     settled = set()
     for want, result in _already_there(source, destination, singles, stop):
         settled.add(id(want))
         yield want, result
     rest = [unit for unit in units if id(unit[0]) not in settled]
-    lanes = [
-        _Lane(source, destination, [want for unit in lane for want in unit], proof, on_bytes)
-        for lane in _shared_out(rest, streams)
-    ]
-    if len(lanes) == 1:
-        yield from lanes[0].results(stop)
-    elif lanes:
-        yield from _side_by_side(lanes, stop)
+    if rest:
+        pace = streams if isinstance(streams, Streams) else Streams(streams, streams)
+        yield from Lanes(source, destination, rest, proof, pace, on_bytes, stop).results()
 
 
 def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = None) -> Receipt:
@@ -70,6 +60,7 @@ def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = No
     result = next(iter(destination.land(frames)))
     if isinstance(result, TransferError):
         raise result
+    assert not isinstance(result, Opened)  # it answers an "open", and none was sent
     return result
 
 
@@ -88,7 +79,7 @@ def _already_there(source: Host, destination: Host, wants: Sequence[Want], stop:
                 yield want, _in_the_way(there)
         results = _compared(source, destination, taken, stop) if taken else []
     except TransferError as error:
-        results = [(want, _for(want, error, destination)) for want, _ in taken]
+        results = [(want, as_result(want, error, destination)[1]) for want, _ in taken]
     for want, result in results:
         if not (want.replace and isinstance(result, Conflict)):
             yield want, result
@@ -165,108 +156,3 @@ def _conflict(destination: Host, want: Want, found: str) -> Conflict:
         path=want.destination,
         facts={"found": found},
     )
-
-
-def _shared_out(units: Iterable[list[Want]], streams: int) -> list[list[list[Want]]]:
-    """The units over so many streams, each to the one with the fewest bytes so far; no stream is empty."""
-    lanes: list[list[list[Want]]] = [[] for _ in range(max(1, streams))]
-    load = [0] * len(lanes)
-    for unit in units:
-        lane = load.index(min(load))
-        lanes[lane].append(unit)
-        load[lane] += 1 + sum(want.size or 0 for want in unit)
-    return [lane for lane in lanes if lane]
-
-
-def _for(want: Want, error: TransferError, host: Host) -> TransferError:
-    """The error that a whole call ended with, as the result of one of its wants."""
-    return type(error)(
-        error.text,
-        host=error.host or host.name,
-        side=error.side,
-        phase=error.phase,
-        path=want.destination,
-        errno=error.errno,
-        facts=error.facts,
-    )
-
-
-class _Lane:
-    """One stream: what it is to bring, and what has had its result."""
-
-    def __init__(
-        self, source: Host, destination: Host, wants: list[Want], proof: str, on_bytes: OnBytes | None
-    ) -> None:
-        self.source = source
-        self.destination = destination
-        self.wants = wants
-        self.proof = proof
-        self.on_bytes = on_bytes
-        self.broken: TransferError | None = None
-        self.open: defaultdict[tuple[int, str], deque[Want]] = defaultdict(deque)
-        for want in wants:
-            self.open[want.item, want.destination].append(want)
-
-    def results(self, stop: Stop) -> Iterator[Result]:
-        frames = self.frames()
-        try:
-            for result in self.destination.land(frames, self.proof, stop):
-                yield self.want_of(result), result
-        except TransferError as error:
-            self.broken = error
-        finally:
-            frames.close()
-        why = self.broken or Transient("stopped before the file was begun", phase="stopped", side="local")
-        for want in [want for wants in self.open.values() for want in wants]:
-            yield want, _for(want, why, self.destination)
-
-    def want_of(self, result: Receipt | TransferError) -> Want:
-        if isinstance(result, Receipt):
-            return self.open[result.item, result.path].popleft()
-        return self.open[result.facts["item"], result.facts["destination"]].popleft()
-
-    def frames(self) -> Generator[Frame, None, None]:
-        """The source's frames, counted. One that breaks off ends them; its error is kept for the rest."""
-        inside = False
-        frames = self.source.read(self.wants)
-        try:
-            for frame in frames:
-                kind, body = frame
-                if kind == "data" and self.on_bytes is not None:
-                    self.on_bytes(len(body))
-                elif kind == "fault":
-                    body.facts["host"] = self.source.name
-                inside = kind in {"file", "data"}
-                yield frame
-        except TransferError as error:
-            self.broken = error
-            if inside:
-                fault = to_fault(error)
-                fault.facts["host"] = self.source.name
-                yield "fault", fault
-        finally:
-            if isinstance(frames, Generator):
-                frames.close()
-
-
-def _side_by_side(lanes: list[_Lane], stop: Stop) -> Iterator[Result]:
-    """The results of all lanes as they come, each lane in a thread of its own."""
-    results: queue.Queue[Result | None] = queue.Queue()
-    left = threading.Event()
-
-    def run(lane: _Lane) -> None:
-        try:
-            for result in lane.results(lambda: left.is_set() or stop()):
-                results.put(result)
-        finally:
-            results.put(None)
-
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        try:
-            running = [pool.submit(run, lane) for lane in lanes]
-            for _ in lanes:
-                yield from iter(results.get, None)
-            for future in running:
-                future.result()
-        finally:
-            left.set()

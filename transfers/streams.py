@@ -44,6 +44,11 @@ class Streams:
         if self._now:
             self._now = min(max(self._now, least), most)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is known yet, so that the round trip is worth asking for."""
+        return not self._now and self.least < self.most
+
     def allowed(self) -> int:
         """How many streams may work now."""
         return self._now or self.least
