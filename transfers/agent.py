@@ -173,7 +173,8 @@ WINDOW_FILES = 100  # files whose renames and directory syncs are done together
 WINDOW_BYTES = 256 << 20
 WINDOW_SECONDS = 2  # a slow stream's files need not wait for others to get their receipts
 SETTLERS = 6  # threads that sync and read back; fsync waits for the disk, so more of them than cores
-UNSETTLED = 48  # parts written and not yet proven: bounds the open descriptors, two for each
+SETTLED_AT_ONCE = 32  # small files that are handed to them together
+UNSETTLED = 96  # parts written and not yet proven: bounds the open descriptors, two for each
 
 # -------------------------------------------------------------------------------------------- faults
 
@@ -357,6 +358,22 @@ def drop_cached(fd: int, offset: int, size: int) -> None:
     """Drop synced pages from the page cache, so that the next read asks the disk. Size 0: to the end."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+
+
+def begin_writing(fd: int) -> None:
+    """Have the kernel begin to write a file out, without waiting, where it can be asked to.
+
+    Files whose blocks are on their way before the first of them is synced are in one transaction of a journal, so
+    that the first sync commits them all, and the others find nothing left to do.
+    """
+    library = libc()
+    if library is not None and hasattr(library, "sync_file_range"):
+        import ctypes
+
+        library.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
 
 
 def lstat(folder: int, name: bytes) -> os.stat_result:
@@ -1374,8 +1391,17 @@ class Part:
 # ------------------------------------------------------------------------------------------ settling
 
 
-def settle(part: Part, proof: str, halted: Stop, done: Callable[[], None]) -> Proven:
-    """Sync, drop from the cache, read back and hash a part as its marks come. Runs in a thread.
+def settle(part: Part, proof: str, halted: Stop, done: Callable[[], None]) -> None:
+    """Settle a part, and tell its future. Runs in a thread."""
+    assert part.settling is not None
+    try:
+        part.settling.set_result(settled_part(part, proof, halted, done))
+    except BaseException as error:  # noqa: BLE001  it is raised again where the result is asked for
+        part.settling.set_exception(error)
+
+
+def settled_part(part: Part, proof: str, halted: Stop, done: Callable[[], None]) -> Proven:
+    """Sync, drop from the cache, read back and hash a part as its marks come.
 
     An error of a sync is final: a second sync would report success for pages that are lost.
     """
@@ -1445,6 +1471,7 @@ class Landing:
         self.halt = threading.Event()
         self.pool = ThreadPoolExecutor(SETTLERS)
         self.room = threading.Semaphore(UNSETTLED)
+        self.written: List[Part] = []  # and not yet handed to a settling thread
         self.part: Optional[Part] = None
         self.filled: Dict[int, Part] = {}  # by item: the open parts whose data come by `fill`
         self.opened: List[Opened] = []
@@ -1583,13 +1610,26 @@ class Landing:
         """Tell settling how far the part is written; the first mark starts it."""
         if part.settling is None:
             part.open_again(self.tree)
-            self.room.acquire()
-            part.settling = self.pool.submit(settle, part, self.proof, self.halted, self.room.release)
+            if not self.room.acquire(blocking=False):
+                self.settle_written()
+                self.room.acquire()
+            part.settling = Future()
+            self.written.append(part)
+            if last:
+                begin_writing(part.fd)
         if last:
             part.hand_over((upto, True))
         else:
             part.marks.put((upto, False))
         part.marked = upto
+        if not last or len(self.written) >= SETTLED_AT_ONCE:
+            self.settle_written()
+
+    def settle_written(self) -> None:
+        """Hand what is written to the settling threads: small files some at a time, so that one sync does for many."""
+        for part in self.written:
+            self.pool.submit(settle, part, self.proof, self.halted, self.room.release)
+        self.written = []
 
     def give_up(self, part: Part, fault: Fault) -> None:
         part.fault = part.fault or fault
@@ -1611,6 +1651,7 @@ class Landing:
             self.close_window()
 
     def close_window(self) -> None:
+        self.settle_written()
         if self.window:
             self.windows.append(self.window)
         self.window = []
@@ -1645,6 +1686,7 @@ class Landing:
             parts.append(self.part)
         for part in parts:
             part.abandon()
+        self.settle_written()
         self.pool.shutdown()
         for part in parts:
             part.remove(self.tree)

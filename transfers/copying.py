@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from transfers.agent import facts_of, units_of
 from transfers.errors import Conflict, SourceChanged, SourceMissing, TransferError
@@ -17,33 +17,61 @@ from transfers.hosts import FileInfo, Host, Opened, Receipt, Stop, Want, never
 from transfers.lanes import Lanes, OnBytes, Result, as_result
 from transfers.streams import Streams
 
+LOOKED_AT = 128  # files that are looked for at the destination in one conversation, while others are sent
+
 
 def copy(
     source: Host,
     destination: Host,
-    wants: Sequence[Want],
+    wants: Iterable[Want | Result],
     *,
     proof: str = "reread",
     streams: int | Streams = 1,
     on_bytes: OnBytes | None = None,
     stop: Stop = never,
+    draining: Stop = never,
 ) -> Iterator[Result]:
     """Bring every want from source to destination; every want gets exactly one result, in any order.
 
-    An error is in the place of its own result and holds up no other. `streams`: so many, or as many as a route's
-    Streams find to be best. `on_bytes` is told the bytes sent as they flow, `stop` is asked whether to end early;
-    both are called by several threads.
+    An error is in the place of its own result and holds up no other. The wants may be made as they are asked for
+    (by a thread of its own); one that has its result already is handed on. `streams`: so many, or as many as a
+    route's Streams find to be best. `on_bytes` is told the bytes sent as they flow, `stop` is asked whether to end
+    at once, `draining` whether to begin nothing more; all three are called by several threads.
     """
-    units = list(units_of(wants))
-    singles = [unit[0] for unit in units if len(unit) == 1 and unit[0].piece is None]
-    settled = set()
-    for want, result in _already_there(source, destination, singles, stop):
-        settled.add(id(want))
-        yield want, result
-    rest = [unit for unit in units if id(unit[0]) not in settled]
-    if rest:
-        pace = streams if isinstance(streams, Streams) else Streams(streams, streams)
-        yield from Lanes(source, destination, rest, proof, pace, on_bytes, stop).results()
+    pace = streams if isinstance(streams, Streams) else Streams(streams, streams)
+    lanes = Lanes(source, destination, proof, pace, on_bytes, stop, draining)
+    yield from lanes.results(_to_send(source, destination, wants, lambda: stop() or draining()))
+
+
+def _to_send(
+    source: Host, destination: Host, wants: Iterable[Want | Result], stop: Stop
+) -> Iterator[list[Want] | Result]:
+    """The units that must be sent, and the results of what need not be: looked at some files at a time."""
+    for lot in _lots(wants):
+        yield from (one for one in lot if not isinstance(one, Want))
+        asked = list(units_of(one for one in lot if isinstance(one, Want)))
+        singles = [unit[0] for unit in asked if len(unit) == 1 and unit[0].piece is None]
+        settled = set()
+        for want, result in _already_there(source, destination, singles, stop) if singles and not stop() else ():
+            settled.add(id(want))
+            yield want, result
+        yield from (unit for unit in asked if id(unit[0]) not in settled)
+
+
+def _lots(wants: Iterable[Want | Result]) -> Iterator[list[Want | Result]]:
+    """The wants in lots that are looked at together; a unit is in one of them."""
+    lot: list[Want | Result] = []
+    for one in wants:
+        if len(lot) >= LOOKED_AT and not (isinstance(one, Want) and _same_unit(lot[-1], one)):
+            yield lot
+            lot = []
+        lot.append(one)
+    if lot:
+        yield lot
+
+
+def _same_unit(before: Want | Result, want: Want) -> bool:
+    return isinstance(before, Want) and (before.item, before.epoch) == (want.item, want.epoch)
 
 
 def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = None) -> Receipt:

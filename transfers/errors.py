@@ -67,6 +67,18 @@ class TransferError(Exception):
         self.side = side
         return self
 
+    def about(self, path: str, host: str) -> TransferError:
+        """The error that a whole call ended with, as the error of one of its files; the host where it names none."""
+        return type(self)(
+            self.text,
+            host=self.host or host,
+            side=self.side,
+            phase=self.phase,
+            path=path,
+            errno=self.errno,
+            facts=self.facts,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for attempts and for JSON."""
         return {

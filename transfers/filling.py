@@ -11,7 +11,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ BROKEN = (Transient, Congested, HostDown)  # what may befall one stream and not 
 numbers = itertools.count(1)
 
 
+def _blocks_of(want: Want) -> int:
+    return -(-(want.size or 0) // BLOCK_BYTES)
+
+
 @dataclass(eq=False, slots=True)
 class LargeFile:
     """A file that is being filled."""
@@ -39,6 +43,7 @@ class LargeFile:
     upto: int = 0  # all before is filled
     beyond: dict[int, int] = field(default_factory=dict)  # offset to size of what is filled after a gap
     digest: str | None = None  # of the source
+    opened: bool = False  # the landing was asked to make its part
     over: bool = False  # closed or dropped: nothing more is to be done for it
 
 
@@ -53,110 +58,98 @@ class Block:
 
 
 class Filling:
-    """The large files of one batch. Its landing runs in one thread, the source's hashing in another."""
+    """The large files of one batch. Their landing runs in one thread, the source's hashing in another.
 
-    LEAST = 32 << 20  # bytes of a file that is worth cutting
+    The methods that lanes call hold the lanes' lock, and so does all that changes something here.
+    """
 
-    def __init__(self, lanes: Lanes, wants: Sequence[Want]) -> None:
+    def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._changed = threading.Condition()
-        self._unopened = deque(LargeFile(want) for want in wants)
-        self._files = {file.want.item: file for file in self._unopened}
+        self._unopened: deque[LargeFile] = deque()
+        self._files: dict[int, LargeFile] = {}  # by item: those that have no result yet
         self._blocks: deque[Block] = deque()
-        self._opened: set[int] = set()
         self._events: queue.Queue[Frame | None] = queue.Queue()
-        self._unanswered = set(self._files)
-        self._ended = threading.Event()
-        self._landing = threading.Thread(target=self._land, name="filling", daemon=True)
-        self._hashing = threading.Thread(target=self._hash, args=(list(self._unopened),), name="hashing", daemon=True)
+        self._to_hash: queue.Queue[LargeFile | None] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        self._closed = False  # no more files come
+        self._landed = False  # the landing's thread has ended
 
-    def start(self) -> None:
-        with self._changed:
-            self._open_more()
-        self._landing.start()
-        self._hashing.start()
+    def add(self, want: Want) -> None:
+        """One file more."""
+        if not self._threads:
+            for name, run in (("filling", self._land), ("hashing", self._hash)):
+                thread = threading.Thread(target=run, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        file = LargeFile(want)
+        self._files[want.item] = file
+        self._unopened.append(file)
+        self._to_hash.put(file)
+        self._open_more()
 
-    def is_alive(self) -> bool:
-        return not self._ended.is_set()
+    def close(self) -> None:
+        """No more files come."""
+        self._closed = True
+        self._to_hash.put(None)
+        self._end_if_over()
 
-    def leave(self) -> None:
-        """End early: the lanes are going."""
-        with self._changed:
-            self._events.put(None)
-            self._changed.notify_all()
+    def end(self) -> None:
+        """Wait for the threads, after `close`; what is under way ends early where the lanes were told to stop."""
+        self._events.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def join(self) -> None:
-        self._landing.join()
-        self._hashing.join()
+    def is_over(self) -> bool:
+        return self._closed and (self._landed or not self._threads)
 
     # For the lanes.
 
-    def left(self) -> int:
-        """How many blocks could be taken now, or soon."""
-        with self._changed:
-            return len(self._blocks) + sum(
-                1 + file.want.size // BLOCK_BYTES for file in self._unopened if file.want.size
-            )
+    def has_blocks(self) -> bool:
+        return bool(self._blocks)
+
+    def may_have_blocks(self) -> bool:
+        """Whether there are blocks to take, or some may come back from a lane, or come from files not yet opened."""
+        return bool(self._blocks) or any(not file.over for file in self._files.values())
+
+    def blocks_to_come(self) -> int:
+        """How many blocks there are now, or will be soon."""
+        return len(self._blocks) + sum(_blocks_of(file.want) for file in self._files.values() if not file.opened)
 
     def take(self) -> Block | None:
-        with self._changed:
-            return self._blocks.popleft() if self._blocks else None
-
-    def wait_for_more(self, number: int) -> bool:
-        """Wait until there is a block to take; False when there will be none for this lane."""
-        with self._changed:
-            while self._unanswered and not self._ended.is_set():
-                if self._lanes.stop() or number >= self._lanes.streams.allowed():
-                    return False
-                if self._blocks:
-                    return True
-                if not self._unopened and not any(file.blocks for file in self._files.values() if not file.over):
-                    return False
-                self._changed.wait(0.2)
-        return False
+        return self._blocks.popleft() if self._blocks else None
 
     def filled(self, block: Block, error: TransferError | None) -> None:
         """A block was written, or it failed for good."""
-        with self._changed:
-            if error is not None:
-                self._fail(block.file, error)
-            elif not block.file.over:
-                self._count(block)
+        if error is not None:
+            self._fail(block.file, error)
+        elif not block.file.over:
+            self._count(block)
 
     def lost(self, block: Block, error: TransferError) -> None:
         """The stream broke off with the block on it: another may bring it."""
-        with self._changed:
-            block.tries += 1
-            if isinstance(error, BROKEN) and error.phase != "stopped" and block.tries < BLOCK_TRIES:
-                if not block.file.over:
-                    self._blocks.appendleft(block)
-                    self._changed.notify_all()
-            else:
-                self._fail(block.file, error)
+        block.tries += 1
+        if not isinstance(error, BROKEN) or error.phase == "stopped" or block.tries >= BLOCK_TRIES:
+            self._fail(block.file, error)
+        elif not block.file.over:
+            self._blocks.appendleft(block)
+            self._lanes.changed.notify_all()
 
-    def lane_ended(self, last_error: TransferError | None) -> None:
-        """A lane is gone; with an error, it was the last one, and nothing more will be filled."""
-        with self._changed:
-            if last_error is not None:
-                for file in list(self._files.values()):
-                    if file.blocks or file in self._unopened:
-                        self._fail(file, last_error)
-            self._changed.notify_all()
+    def give_up(self, error: TransferError) -> None:
+        """The last lane ended with an error: nothing more will be filled."""
+        for file in list(self._files.values()):
+            if file.blocks or not file.opened:
+                self._fail(file, error)
 
-    # Within the condition.
+    # Within the lock.
 
     def _open_more(self) -> None:
         """Have parts opened for as many files as are filled at once."""
-        filling = [
-            file for file in self._files.values() if file.want.item in self._opened and file.blocks and not file.over
-        ]
-        for _ in range(OPEN_FILES - len(filling)):
-            if not self._unopened:
-                return
+        filling = sum(1 for file in self._files.values() if file.opened and file.blocks and not file.over)
+        while self._unopened and filling < OPEN_FILES:
             file = self._unopened.popleft()
-            file.blocks = -(-(file.want.size or 0) // BLOCK_BYTES)
-            self._opened.add(file.want.item)
+            file.opened, file.blocks = True, _blocks_of(file.want)
             self._events.put(("open", facts_of(file.want, file.want.size, file.want.mtime_ns)[1]))
+            filling += 1
 
     def _count(self, block: Block) -> None:
         file = block.file
@@ -173,7 +166,7 @@ class Filling:
 
     def _close(self, file: LargeFile) -> None:
         """End a file whose blocks are all filled and whose source is hashed."""
-        if file.blocks or file.digest is None or file.over or file.want.item not in self._opened:
+        if file.blocks or file.digest is None or file.over or not file.opened:
             return
         file.over = True
         said = {"item": file.want.item, "size": file.want.size, "digest": file.digest}
@@ -182,57 +175,58 @@ class Filling:
 
     def _end_if_over(self) -> None:
         """End the landing's frames once every file is closed or given up: it answers for the last ones then."""
-        if all(file.over for file in self._files.values()):
+        if self._closed and all(file.over for file in self._files.values()):
             self._events.put(None)
 
     def _fail(self, file: LargeFile, error: TransferError) -> None:
         if file.over:
             return
-        file.over = True
-        file.blocks = 0
-        self._blocks = deque(block for block in self._blocks if block.file is not file)
+        self._leave(file)
         if file in self._unopened:
             self._unopened.remove(file)
             self._answer(file, error)
-            self._end_if_over()
-            return
-        fault = to_fault(error)
-        fault.facts.setdefault("host", error.host or self._lanes.source.name)
-        self._events.put(("drop", {"item": file.want.item, "fault": fault}))
+        else:
+            fault = to_fault(error)
+            fault.facts.setdefault("host", error.host or self._lanes.source.name)
+            self._events.put(("drop", {"item": file.want.item, "fault": fault}))
         self._open_more()
         self._end_if_over()
 
-    def _answer(self, file: LargeFile, result: Receipt | TransferError) -> None:
-        from transfers.lanes import as_result
+    def _leave(self, file: LargeFile) -> None:
+        """Nothing more is to be filled of this file."""
+        file.over, file.blocks = True, 0
+        self._blocks = deque(block for block in self._blocks if block.file is not file)
 
-        self._unanswered.discard(file.want.item)
-        if isinstance(result, Receipt):
-            self._lanes.tell((file.want, result))
-        else:
-            self._lanes.tell(as_result(file.want, result, self._lanes.destination))
-        self._changed.notify_all()
+    def _answer(self, file: LargeFile, result: Receipt | TransferError) -> None:
+        """Tell a file's result, once."""
+        if self._files.pop(file.want.item, None) is None:
+            return
+        if isinstance(result, TransferError):
+            result = result.about(file.want.destination, self._lanes.destination.name)
+        self._lanes.tell((file.want, result))
+        self._lanes.changed.notify_all()
 
     # The landing's thread.
 
     def _land(self) -> None:
-        error: TransferError | None = None
+        lanes = self._lanes
+        why: TransferError = Transient("stopped before the file was done", phase="stopped", side="local")
         try:
-            for result in self._lanes.destination.land(self._frames(), self._lanes.proof, self._lanes.stop):
-                with self._changed:
+            for result in lanes.destination.land(self._frames(), lanes.proof, lanes.stop):
+                with lanes.changed:
                     self._take_result(result)
-        except TransferError as broken:
-            error = broken
-            self._lanes.failed(broken)
+        except TransferError as error:
+            why = error
+            lanes.failed(error)
         finally:
-            with self._changed:
-                why = error or Transient("stopped before the file was done", phase="stopped", side="local")
-                for item in list(self._unanswered):
-                    self._files[item].over = True
-                    self._answer(self._files[item], why)
-                self._blocks.clear()
-                self._ended.set()
-                self._changed.notify_all()
-            self._lanes.tell(None)
+            with lanes.changed:
+                for file in list(self._files.values()):
+                    self._leave(file)
+                    self._answer(file, why)
+                self._unopened.clear()
+                self._landed = True
+                lanes.changed.notify_all()
+            lanes.tell(None)
 
     def _frames(self) -> Iterator[Frame]:
         while (event := self._events.get()) is not None:
@@ -240,20 +234,16 @@ class Filling:
 
     def _take_result(self, result: Receipt | TransferError | Opened) -> None:
         item = result.facts["item"] if isinstance(result, TransferError) else result.item
-        file = self._files[item]
-        if not isinstance(result, Opened):
-            if isinstance(result, TransferError):
-                self._fail_quietly(file)
-            self._answer(file, result)
-        elif not file.over:
-            self._blocks.extend(self._cut(file, result))
-            self._changed.notify_all()
-
-    def _fail_quietly(self, file: LargeFile) -> None:
-        """The landing has given a file up: its blocks are of no use any more."""
-        file.over = True
-        file.blocks = 0
-        self._blocks = deque(block for block in self._blocks if block.file is not file)
+        file = self._files.get(item)
+        if file is None:
+            return
+        if isinstance(result, Opened):
+            if not file.over:
+                self._blocks.extend(self._cut(file, result))
+                self._lanes.changed.notify_all()
+            return
+        self._leave(file)
+        self._answer(file, result)
         self._open_more()
         self._end_if_over()
 
@@ -269,21 +259,21 @@ class Filling:
 
     # The hashing thread.
 
-    def _hash(self, files: Sequence[LargeFile]) -> None:
+    def _hash(self) -> None:
         """The digests of the sources, in the order in which they are filled."""
-        try:
-            found = self._lanes.source.digest([file.want.source for file in files], stop=self._stopped)
-            for file, result in zip(files, found, strict=True):
-                with self._changed:
-                    self._hashed(file, result)
-        except TransferError as error:
-            with self._changed:
-                for file in files:
-                    if file.digest is None:
-                        self._fail(file, error)
+        while (file := self._to_hash.get()) is not None:
+            if file.over or self._landed:
+                continue
+            result: tuple[str, int, str] | TransferError
+            try:
+                result = next(iter(self._lanes.source.digest([file.want.source], stop=self._stopped)))
+            except TransferError as error:
+                result = error
+            with self._lanes.changed:
+                self._hashed(file, result)
 
     def _stopped(self) -> bool:
-        return self._ended.is_set() or self._lanes.stop()
+        return self._landed or self._lanes.stop()
 
     def _hashed(self, file: LargeFile, result: tuple[str, int, str] | TransferError) -> None:
         host, want = self._lanes.source.name, file.want

@@ -11,114 +11,127 @@ import queue
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from transfers.errors import Congested, TransferError, Transient, to_fault
 from transfers.filling import Block, Filling
-from transfers.hosts import Frame, Host, Opened, Receipt, Stop, Want
+from transfers.hosts import Filled, Frame, Host, Opened, Receipt, Stop, Want
 from transfers.streams import Counted, Streams
 
 Result = tuple[Want, Receipt | TransferError]
 OnBytes = Callable[[int], None]
 
 LOOK_S = 0.2  # between looks at whether more lanes are allowed
+LEAST_CUT = 32 << 20  # bytes of a file that is worth cutting
 CONVERSATIONS = 3  # that may break off in one lane
 CARRIED_UNITS = 64  # of one conversation with a host that carries them itself
 
 
 def as_result(want: Want, error: TransferError, host: Host) -> Result:
     """The error that a whole call ended with, as the result of one of its wants."""
-    own = type(error)(
-        error.text,
-        host=error.host or host.name,
-        side=error.side,
-        phase=error.phase,
-        path=want.destination,
-        errno=error.errno,
-        facts=error.facts,
-    )
-    return want, own
+    return want, error.about(want.destination, host.name)
 
 
 class Lanes:
-    """All lanes of one batch, and the piles they take from."""
+    """All lanes of one batch, and the piles they take from. One lock is for all of it."""
 
     def __init__(
         self,
         source: Host,
         destination: Host,
-        units: Sequence[list[Want]],
         proof: str,
         streams: Streams,
         on_bytes: OnBytes | None,
         stop: Stop,
+        draining: Stop,
     ) -> None:
         self.source = source
         self.destination = destination
         self.proof = proof
         self.streams = streams
         self.within = destination.far and source.name == destination.name
-        self._units = units
-        self._asked_to_stop = stop
+        self.on_bytes = Counted(streams, on_bytes, time.monotonic)
+        self.changed = threading.Condition()
+        self._stop = stop
+        self._draining = draining
         self._left = threading.Event()
-        self._on_bytes = on_bytes
         self._results: queue.Queue[Result | None] = queue.Queue()
-        self._lock = threading.Lock()
+        self._pile: deque[list[Want]] = deque()
+        self._filling = Filling(self)
+        self._whole = False  # nothing more will be put on the piles
+        self._waiting: dict[int, Want] = {}
         self._lanes: dict[int, threading.Thread] = {}
         self._last_error: TransferError | None = None
+        self._failure: BaseException | None = None
 
-    def results(self) -> Iterator[Result]:
-        """Every want's result, as they come."""
-        self.streams.begin(self._round_trip() if self.streams.is_new else 0.0, time.monotonic())
-        self.on_bytes = Counted(self.streams, self._on_bytes, time.monotonic)
-        large = [unit for unit in self._units if self._is_cut(unit)]
-        plain = [unit for unit in self._units if not self._is_cut(unit)]
-        self._pile = deque(plain)
-        self._waiting = {id(want): want for unit in self._units for want in unit}
-        self.filling = Filling(self, [unit[0] for unit in large]) if large else None
+    def results(self, units: Iterable[list[Want] | Result]) -> Iterator[Result]:
+        """Every want's result, as they come. The units are asked for by a thread of its own, as fast as they can be
+        had; a result among them is handed on."""
+        far = [host for host in (self.source, self.destination) if host.far]
+        self.streams.begin(max((host.round_trip_s for host in far), default=0.0), time.monotonic())
+        piling = threading.Thread(target=self._pile_up, args=(units,), name="piling", daemon=True)
+        piling.start()
         try:
             yield from self._gathered()
         finally:
             self._left.set()
-            if self.filling:
-                self.filling.leave()
+            with self.changed:
+                self.changed.notify_all()
+            piling.join()
             for thread in list(self._lanes.values()):
                 thread.join()
-            if self.filling:
-                self.filling.join()
+            self._filling.end()
+        if self._failure is not None:
+            raise self._failure
         why: TransferError = Transient("stopped before the file was begun", phase="stopped", side="local")
-        if self._last_error is not None and not self._asked_to_stop():
+        if self._last_error is not None and not (self._stop() or self._draining()):
             why = self._last_error
         for want in list(self._waiting.values()):
             yield as_result(want, why, self.destination)
 
     def _gathered(self) -> Iterator[Result]:
-        if self.filling:
-            self.filling.start()
-        self._begin_lanes()
-        while self._lanes or (self.filling and self.filling.is_alive()):
+        while True:
+            self._begin_lanes()
+            with self.changed:
+                over = self._whole and not self._lanes and self._filling.is_over()
             try:
-                result = self._results.get(timeout=LOOK_S)
+                result = self._results.get(timeout=None if over else LOOK_S) if not over else self._results.get_nowait()
             except queue.Empty:
-                self._begin_lanes()
+                if over:
+                    return
                 continue
             if result is not None:
-                del self._waiting[id(result[0])]
-                yield result
-            else:
-                self._begin_lanes()
-        while True:
-            try:
-                result = self._results.get_nowait()
-            except queue.Empty:
-                return
-            if result is not None:
-                del self._waiting[id(result[0])]
+                self._waiting.pop(id(result[0]), None)
                 yield result
 
-    def _round_trip(self) -> float:
-        far = [host for host in (self.source, self.destination) if host.far]
-        return max((host.clock().round_trip_s for host in far), default=0.0)
+    # The piles.
+
+    def _pile_up(self, units: Iterable[list[Want] | Result]) -> None:
+        try:
+            for unit in units:
+                if isinstance(unit, tuple):
+                    self.tell(unit)
+                    continue
+                with self.changed:
+                    self._waiting.update((id(want), want) for want in unit)
+                    if self._is_cut(unit):
+                        self._filling.add(unit[0])
+                    else:
+                        self._pile.append(unit)
+                    self.changed.notify_all()
+                if len(self._pile) == 1:
+                    self.tell(None)  # so that lanes begin at once
+        except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
+            self._failure = error
+            self._left.set()
+        finally:
+            if isinstance(units, Generator):
+                units.close()
+            with self.changed:
+                self._whole = True
+                self._filling.close()
+                self.changed.notify_all()
+            self.tell(None)
 
     def _is_cut(self, unit: list[Want]) -> bool:
         """Whether a unit is one large file between hosts that can have it cut over several streams."""
@@ -126,7 +139,7 @@ class Lanes:
         return (
             len(unit) == 1
             and want.piece is None
-            and (want.size or 0) >= Filling.LEAST
+            and (want.size or 0) >= LEAST_CUT
             and (want.digest is None or want.digest.startswith("sha256:"))
             and self.proof == "reread"
             and self.streams.most > 1
@@ -139,26 +152,48 @@ class Lanes:
     # What lanes and the filling ask and tell; by any thread.
 
     def stop(self) -> bool:
-        return self._left.is_set() or self._asked_to_stop()
+        return self._left.is_set() or self._stop()
 
     def tell(self, result: Result | None) -> None:
         self._results.put(result)
 
-    def has_units(self, number: int) -> bool:
-        return number < self.streams.allowed() and not self.stop() and bool(self._pile)
+    def may_go_on(self, number: int) -> bool:
+        return number < self.streams.allowed() and not self.stop()
 
     def unit(self, number: int) -> list[Want] | None:
         """The next unit for this lane; None when it is to end its conversation."""
-        if number >= self.streams.allowed() or self.stop():
+        if not self.may_go_on(number) or self._draining():
             return None
-        with self._lock:
+        with self.changed:
             return self._pile.popleft() if self._pile else None
 
     def block(self, number: int) -> Block | None:
-        """The next block of a large file, likewise."""
-        if self.filling is None or number >= self.streams.allowed() or self.stop():
+        """The next block of a large file, likewise; those of a file that is begun are brought while draining too."""
+        if not self.may_go_on(number):
             return None
-        return self.filling.take()
+        with self.changed:
+            return self._filling.take()
+
+    def wait(self, number: int) -> bool:
+        """Wait until there is something to take; False when there will be nothing for this lane."""
+        with self.changed:
+            while self.may_go_on(number):
+                if self._filling.has_blocks() or (self._pile and not self._draining()):
+                    return True
+                if self._whole and not self._filling.may_have_blocks():
+                    return False
+                if self._draining() and not self._filling.may_have_blocks():
+                    return False
+                self.changed.wait(LOOK_S)
+        return False
+
+    def filled(self, block: Block, result: Filled | TransferError) -> None:
+        with self.changed:
+            self._filling.filled(block, result if isinstance(result, TransferError) else None)
+
+    def lost(self, block: Block, error: TransferError) -> None:
+        with self.changed:
+            self._filling.lost(block, error)
 
     def failed(self, error: TransferError) -> None:
         """A conversation broke off, or could not be begun."""
@@ -169,13 +204,13 @@ class Lanes:
     # Lanes come and go.
 
     def _begin_lanes(self) -> None:
-        """Begin lanes while more are allowed and there is work for them; after a failure, only if none is left."""
-        with self._lock:
-            work = len(self._pile) + (self.filling.left() if self.filling else 0)
-            allowed = 0 if self.stop() else min(self.streams.allowed(), work + len(self._lanes))
+        """Begin lanes while more are allowed and there is work for them; after a failure, no more of them."""
+        with self.changed:
+            if self._last_error is not None or self.stop():
+                return
+            work = len(self._pile) + self._filling.blocks_to_come()
+            allowed = min(self.streams.allowed(), work + len(self._lanes))
             free = [number for number in range(allowed) if number not in self._lanes]
-            if self._last_error is not None:
-                free = []
             for number in free[: max(0, allowed - len(self._lanes))]:
                 thread = threading.Thread(target=self._run, args=(number,), name=f"lane-{number}", daemon=True)
                 self._lanes[number] = thread
@@ -184,11 +219,15 @@ class Lanes:
     def _run(self, number: int) -> None:
         try:
             Lane(self, number).work()
+        except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
+            self._failure = error
+            self._left.set()
         finally:
-            with self._lock:
+            with self.changed:
                 del self._lanes[number]
-            if self.filling:
-                self.filling.lane_ended(self._last_error if not self._lanes else None)
+                if not self._lanes and self._last_error is not None:
+                    self._filling.give_up(self._last_error)
+                self.changed.notify_all()
             self.tell(None)
 
 
@@ -203,8 +242,7 @@ class Lane:
         """Work until nothing is left, or it is of no use: what broke off by chance is begun anew a few times."""
         for _ in range(CONVERSATIONS):
             while (error := self._conversation()) is None:
-                filling = self.lanes.filling
-                if not self.lanes.has_units(self.number) and not (filling and filling.wait_for_more(self.number)):
+                if not self.lanes.wait(self.number):
                     return
             self.lanes.failed(error)
             if not isinstance(error, Transient):
@@ -317,20 +355,19 @@ class _BlockStream:
 
     def run(self) -> TransferError | None:
         """Fill blocks until there are none; the error that broke the conversation off, if one did."""
-        assert self.lanes.filling is not None
         frames = self._frames()
         try:
             for result in self.lanes.destination.fill(frames, self.lanes.stop):
                 if not self.sent:
                     raise Transient("an answer came for a block that was not sent", side="route")
-                self.lanes.filling.filled(self.sent.popleft(), result if isinstance(result, TransferError) else None)
+                self.lanes.filled(self.sent.popleft(), result)
         except TransferError as error:
             self.broken = error
         finally:
             frames.close()
         stopped = Transient("stopped before the file was done", phase="stopped", side="local")
         for block in [*self.sent, *self.asked, *([self.first] if self.first else [])]:
-            self.lanes.filling.lost(block, self.broken or stopped)
+            self.lanes.lost(block, self.broken or stopped)
         return self.broken
 
     def _wants(self) -> Iterator[Want]:

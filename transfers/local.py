@@ -35,6 +35,7 @@ class LocalHost:
     kind = "local"
     far = False
     cuts = True
+    round_trip_s = 0.0
     side = ""  # the side that errors name, where it is not the fault's own
 
     def __init__(

@@ -80,6 +80,7 @@ class SftpHost:
         self.kind = kind
         self.side = "store" if kind == "store" else ""
         self.marker: str | None = None
+        self.round_trip_s = 0.0
         self.sessions = Sessions(client)
 
     def __repr__(self) -> str:
@@ -93,6 +94,7 @@ class SftpHost:
                 Sweeping(tree, self.instance, of_marker).below(".stager")  # what a crash left of making one
             check_marker(tree, marker)
         self.marker = marker
+        self.round_trip_s = self.clock().round_trip_s
         return marker
 
     def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]:

@@ -64,9 +64,9 @@ NOISE_BYTES = 1 << 20  # of a shell's own talk before the agent's greeting
 GREETING_S = 60.0
 IDLE_S = 120.0  # after which an idle conversation is ended...
 ASKED_S = 20.0  # ...or asked whether it is still there, before it is trusted with a call
-CONNECTING = 4  # handshakes at the same time: sshd's MaxStartups begins to refuse at 10
+CONNECTING = 6  # handshakes at the same time: sshd's MaxStartups begins to refuse at 10
 AHEAD_WANTS = 64  # wants that the far side knows of before their turn...
-AHEAD_BYTES = 32 << 20  # ...or so many bytes
+AHEAD_BYTES = 8 << 20  # ...or so many bytes
 PATHS = 500  # of one call
 STOP_PATIENCE_S = 15.0  # for the far side to end after it was told to stop
 NOT_THERE = (126, 127)  # what a shell ends with when it cannot run a program
@@ -149,9 +149,11 @@ class Conversation:
     def call(self, name: str, **arguments: Any) -> None:
         if not self.begun or self.marker != self.host.marker:
             self.marker = self.host.marker
+            begun = time.monotonic()
             self._call("begin", root=self.host.root, marker=self.marker, **self.host.options)
             for _ in self.answers():
                 raise self.nonsense("an answer to begin")
+            self.host.round_trip_s = time.monotonic() - begun
             self.begun = True
         self._call(name, **arguments)
 
@@ -208,6 +210,7 @@ class SshHost:
         self.python = python
         self.options = {"links": links, "file_mode": file_mode, "folder_mode": folder_mode, "instance": instance}
         self.marker: str | None = None
+        self.round_trip_s = 0.0
         self._idle: deque[Conversation] = deque()
         self._lock = threading.Lock()
         self._connecting = threading.Semaphore(CONNECTING)
