@@ -165,6 +165,7 @@ NAME_BYTES = 255
 OWN = ".stager"
 MARKER = OWN + "/marker"
 QUARANTINE = OWN + "/quarantine"
+SCRATCH_FOLDER = OWN + "/scratch"
 CHUNK = 1 << 20  # bytes of one read: large enough to cost few calls, small enough to stay in a core's cache
 STEP = 64 << 20  # bytes of a large file after which what is written so far is synced and read back
 FILLED_STEP = 16 << 20  # the same for one that comes over several streams, whose end is waited for by all of them
@@ -2371,6 +2372,24 @@ class Agent:
         files = state.f_favail if state.f_files else (1 << 63) - 1
         return Space(state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize, files)
 
+    def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
+        """Unpack the want's .gz source into a part below .stager/scratch, and return its path: the caller's to remove.
+
+        A source that is not as the want expects, or that is damaged or unpacks to more than `most` bytes, is a Fault,
+        and leaves nothing. What is unpacked is proven by nothing but gzip's own sums, and meant to be read at once.
+        """
+        part = Part({"item": want.item, "epoch": want.epoch, "path": SCRATCH_FOLDER + "/unpacked"})
+        with self.tree() as tree:
+            part.make(tree, self.instance, None)
+            try:
+                unpack_into(part.fd, self.read([want]), most, stop)
+            except (OSError, Fault) as error:
+                part.remove(tree)
+                raise fault_of(error, want.source, "source", "unpack") from error
+            finally:
+                os.close(part.fd)
+        return SCRATCH_FOLDER + "/" + part.name.decode("ascii")
+
     def clock(self) -> float:
         """This machine's time, Unix seconds."""
         return time.time()
@@ -2388,6 +2407,54 @@ class Agent:
             sweeping.faults[0].facts["removed"] = sweeping.removed
             raise sweeping.faults[0]
         return sweeping.removed
+
+
+def unpack_into(fd: int, frames: Iterable[Frame], most: int, stop: Stop) -> None:
+    """Write what the frames of one gzip file unpack to; Fault "source corrupt" where that is damaged or too much."""
+    stream = Unpacking(most)
+    for name, body in frames:
+        if stop():
+            raise stopped()
+        if name == "fault":
+            raise body
+        if name == "data":
+            for data in stream.unpacked(body):
+                write_fully(fd, data)
+    stream.check()
+
+
+class Unpacking:
+    """gunzip, bounded: members one after the other, their sums checked, zero bytes after the last let be."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self.most = most
+        self.member: Any = zlib.decompressobj(31)
+        self.empty = True
+
+    def unpacked(self, data: Buffer) -> Iterator[bytes]:
+        rest = bytes(data)
+        while rest:
+            if self.member.eof:
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    return
+                self.member = zlib.decompressobj(31)
+            try:
+                out = self.member.decompress(rest, CHUNK)
+            except zlib.error as error:
+                raise Fault("source corrupt", "the gzip file is damaged: %s" % error) from error
+            rest = self.member.unused_data if self.member.eof else self.member.unconsumed_tail
+            self.empty = False
+            self.left -= len(out)
+            if self.left < 0:
+                raise Fault("source corrupt", "the gzip file unpacks to more than %d bytes" % self.most)
+            yield out
+
+    def check(self) -> None:
+        """The file is over."""
+        if self.empty or not self.member.eof:
+            raise Fault("source corrupt", "the gzip file is cut short")
 
 
 def folder_of(path: str) -> str:
@@ -2872,6 +2939,9 @@ class Server:
     def on_space(self) -> None:
         self.answer("space", list(self.served().space()))
 
+    def on_gunzip(self, want: List[Any], most: int) -> None:
+        self.answer("unpacked", self.served().gunzip(want_from(want), most, self.stop))
+
     def on_scan(self, prefix: str) -> None:
         for found in self.served().scan(prefix):
             self.answer("info" if isinstance(found, FileInfo) else "skipped", list(found))
@@ -2962,6 +3032,7 @@ CALLS = (
     "remove",
     "headers",
     "sweep",
+    "gunzip",
     "read",
     "land",
     "fill",

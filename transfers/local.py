@@ -93,6 +93,10 @@ class LocalHost:
     def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
         yield from self._each("headers", self.agent.headers(paths, limits))
 
+    def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
+        with self._border("unpack"):
+            return self.agent.gunzip(want, most, stop)
+
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
         yield from self._each("remove", self.agent.remove(paths))
 

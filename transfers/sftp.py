@@ -181,6 +181,9 @@ class SftpHost:
         files = room.files_free if room.files else (1 << 63) - 1
         return Space(room.block * room.blocks, room.block * room.free, files)
 
+    def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
+        raise Unsupported("nothing can be unpacked there: over SFTP no program runs", host=self.name, phase="unpack")
+
     def clock(self) -> Clock:
         """SFTP has no way to ask for the time; the round trip is measured."""
         with self._border("clock"), self.sessions.one() as session:

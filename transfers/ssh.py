@@ -400,6 +400,10 @@ class SshHost:
                 facts["agent"] = "installed there, for this root alone"
             return one.channel.about() | facts
 
+    def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
+        with self._called("gunzip", stop, want=plain_want(want), most=most) as one:
+            return _text(one, self._only(one, "unpacked"))
+
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]:
         removed: list[Any] = []
         with self._called("sweep", prefix=prefix) as one:

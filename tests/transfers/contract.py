@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import socket
@@ -524,3 +525,27 @@ class HostContract:
         assert good == ((0, header, 2880, 4000),)
         assert isinstance(bad, SourceCorrupt)
         assert isinstance(missing, SourceMissing)
+
+    # Unpacking.
+
+    def test_gzip_file_is_unpacked_where_it_lies(self, host: Host, root: Path) -> None:
+        data = os.urandom(3 << 20)
+        (root / "a.gz").write_bytes(gzip.compress(data[: 1 << 20]) + gzip.compress(data[1 << 20 :]) + bytes(512))
+        path = host.gunzip(Want(7, 1, "a.gz", ""), 4 << 20)
+        assert (root / path).read_bytes() == data
+        assert list(host.scan("")) == [
+            FileInfo("a.gz", (root / "a.gz").stat().st_size, (root / "a.gz").stat().st_mtime_ns)
+        ]
+        assert host.sweep(".stager", lambda item, epoch: (item, epoch) == (7, 1)) == [path]
+
+    @pytest.mark.parametrize("damage", ["short", "flipped", "bomb", "text", "changed", "empty"])
+    def test_damaged_gzip_file_leaves_nothing(self, host: Host, root: Path, damage: str) -> None:
+        packed = bytearray(gzip.compress(os.urandom(100_000)))
+        if damage == "flipped":
+            packed[50_000] ^= 1
+        made = {"short": packed[:-9], "bomb": gzip.compress(bytes(9 << 20)), "text": b"text", "empty": b""}
+        (root / "a.gz").write_bytes(made.get(damage, packed))
+        want = Want(7, 1, "a.gz", "", 5 if damage == "changed" else None)
+        with pytest.raises(SourceChanged if damage == "changed" else SourceCorrupt):
+            host.gunzip(want, 8 << 20)
+        assert not list(root.rglob("*.part"))
