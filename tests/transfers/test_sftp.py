@@ -111,6 +111,17 @@ class TestSftpHost(HostContract):
         assert isinstance(results["out/later"], TransferError)
         assert isinstance(results["out/now"], Receipt)
 
+    def test_gzip_file_is_unpacked_where_it_lies(self, host: Host, root: Path) -> None:
+        """No program runs there: what must be unpacked is unpacked here."""
+        with pytest.raises(Unsupported):
+            host.gunzip(Want(7, 1, "a.gz", ""), 4 << 20)
+
+    @pytest.mark.parametrize("damage", ["short"])
+    def test_damaged_gzip_file_leaves_nothing(self, host: Host, root: Path, damage: str) -> None:
+        with pytest.raises(Unsupported):
+            host.gunzip(Want(7, 1, f"{damage}.gz", ""), 4 << 20)
+        assert files_in(root) == {}
+
 
 # What SFTP is: other servers, lost connections.
 
