@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -18,20 +19,41 @@ from pydantic import (
     model_validator,
 )
 
-from manifests.errors import Problem, shown
+from manifests.errors import Problem, found, shown
 from manifests.wording import nearest, problems_of
 from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_config, read_toml
+from transfers.channels import ADDRESS, USER
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 Mode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
+KeyFile = Annotated[str, Field(pattern=r"^(~?/[^\x00-\x1f\x7f]+)$", max_length=1024)]
 HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PYTHON = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]{0,254}")  # a word that no shell takes for anything else
+MOST_STREAMS = 32
+LOCAL_STREAMS = (2, 2)  # of a route between two disks of this machine, where the configuration names none
+SSH_STREAMS = (1, 8)  # and of one with an end over SSH, where they adapt
 
 
 def _hours(text: str) -> str:
     if not HOURS.fullmatch(text):
         raise ValueError(f'found "{text}"; expected two times such as "20:00-06:00"')
     return text
+
+
+def _streams(given: object) -> object:
+    """One number, or two in order, as the bounds that they are."""
+    numbers = given if isinstance(given, list | tuple) else [given, given]
+    whole = [one for one in numbers if isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= MOST_STREAMS]
+    if len(numbers) != 2 or len(whole) != 2 or whole[0] > whole[1]:
+        raise ValueError(f"found {found(given)}; expected {STREAMS_EXPECTED}")
+    return tuple(whole)
+
+
+STREAMS_EXPECTED = f"a number of streams such as 4 (1 to {MOST_STREAMS}), or the least and the most of them: [1, 8]"
+
+
+Streams = Annotated[int, Field(ge=1, le=MOST_STREAMS)] | Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class Part(BaseModel):
@@ -69,7 +91,7 @@ class Stager(Part):
 class LocalHost(Part):
     """Files of this machine."""
 
-    kind: Literal["local"] = Field(description='"local" or "store"')
+    kind: Literal["local"] = Field(description='"local", "ssh" or "store"')
     root: str = Field(description='an absolute path, such as "/usr/data"', pattern="^/")
     links: StrictBool = Field(
         default=False, description="true or false: whether links that stay inside the root are followed"
@@ -77,21 +99,74 @@ class LocalHost(Part):
     file_mode: Mode | None = Field(default=None, description='the mode of new files, such as "0644"')
     folder_mode: Mode | None = Field(default=None, description='the mode of new folders, such as "0755"')
 
-
-class StoreHost(LocalHost):
-    """A mass store: a mounted one, for now."""
-
-    kind: Literal["store"] = Field(description='"local" or "store"')  # type: ignore[assignment]  # narrower on purpose
-    driver: Literal["directory"] = Field(description='"directory"')
+    @property
+    def by_ssh(self) -> bool:
+        """Whether it is reached over SSH."""
+        return False
 
 
-Host = Annotated[LocalHost | StoreHost, Field(discriminator="kind")]
+class SshHost(LocalHost):
+    """Files of another machine. What is not said of the login is left to the site's ssh configuration."""
+
+    kind: Literal["ssh"] = Field(description='"local", "ssh" or "store"')  # type: ignore[assignment]  # on purpose
+    address: str = Field(
+        description="a name, an address or an alias of the ssh configuration: letters, digits and ._:%- with none of "
+        ".%- first",
+        pattern=f"^({ADDRESS.pattern})$",
+    )
+    user: str | None = Field(
+        default=None, description='a user name there, such as "stager"', pattern=f"^({USER.pattern})$"
+    )
+    port: StrictInt | None = Field(default=None, ge=1, le=65535, description="a port number (1 to 65535)")
+    identity: KeyFile | None = Field(
+        default=None, description='the file of a private key here, such as "~/.ssh/stager_ed25519"'
+    )
+    known_hosts: KeyFile | None = Field(
+        default=None, description='the file here that the host\'s key must be in, such as "/etc/stager/known_hosts"'
+    )
+    client: Literal["auto", "openssh", "paramiko"] = Field(
+        default="auto", description='"auto", "openssh" or "paramiko"'
+    )
+    python: str = Field(
+        default="python3",
+        description="a Python of 3.6 or newer there: a name or path without blanks and shell characters",
+        pattern=f"^({PYTHON.pattern})$",
+    )
+    streams: StrictInt = Field(
+        default=8, ge=1, le=MOST_STREAMS, description=f"connections side by side on one route (1 to {MOST_STREAMS})"
+    )
+
+    @property
+    def by_ssh(self) -> bool:
+        return True
+
+
+class StoreHost(SshHost):
+    """A mass store: one that is mounted here, or one behind an SSH host."""
+
+    kind: Literal["store"] = Field(description='"local", "ssh" or "store"')  # type: ignore[assignment]
+    driver: Literal["directory", "ssh"] = Field(description='"directory" or "ssh"')
+    address: str | None = Field(  # type: ignore[assignment]  # `Config` holds that the driver "ssh" has one
+        default=None,
+        description=SshHost.model_fields["address"].description,
+        pattern=f"^({ADDRESS.pattern})$",
+    )
+
+    @property
+    def by_ssh(self) -> bool:
+        return self.driver == "ssh"
+
+
+SSH_KEYS = tuple(key for key in SshHost.model_fields if key not in LocalHost.model_fields)
+Host = Annotated[LocalHost | SshHost | StoreHost, Field(discriminator="kind")]
 
 
 class Route(Part):
     """Limits of one ordered pair of hosts."""
 
-    streams: StrictInt = Field(default=2, ge=1, le=32, description="transfers side by side (1 to 32)")
+    streams: Annotated[tuple[int, int], BeforeValidator(_streams, json_schema_input_type=Streams)] | None = Field(
+        default=None, description=STREAMS_EXPECTED
+    )
     bytes_per_s: StrictInt | None = Field(
         default=None, ge=1000, description="bytes a second at the most (1000 or more)"
     )
@@ -131,6 +206,8 @@ class Config(Part):
             ends = [end.strip() for end in name.split(">")]
             if len(ends) != 2 or not set(ends) <= set(self.hosts):
                 yield Problem("routes", f'"{shown(name)}" is not "SOURCE > DESTINATION" of two hosts above')
+        for name, host in self.hosts.items():
+            yield from _wrong_login(f"hosts.{name}", host)
         for name in self.stager.serves or ():
             if name not in self.hosts:
                 yield Problem("stager.serves", f'"{shown(name)}" is no host{nearest(name, self.hosts)}')
@@ -161,6 +238,24 @@ class Config(Part):
             if [end.strip() for end in name.split(">")] == [source, destination]:
                 return route
         return Route()
+
+    def streams(self, source: str, destination: str) -> tuple[int, int]:
+        """The least and the most streams of a route: as it says, else by its ends; no more than an end takes."""
+        ends = [host for name in (source, destination) if (host := self.hosts.get(name)) and host.by_ssh]
+        least, most = self.route(source, destination).streams or (SSH_STREAMS if ends else LOCAL_STREAMS)
+        bound = min([most, *(host.streams for host in ends if isinstance(host, SshHost))])
+        return min(least, bound), bound
+
+
+def _wrong_login(place: str, host: LocalHost) -> Iterator[Problem]:
+    """A store behind SSH has an address; one that is mounted has no key of a login."""
+    if not isinstance(host, StoreHost):
+        return
+    if host.by_ssh and host.address is None:
+        yield Problem(f"{place}.address", f"missing; expected {type(host).model_fields['address'].description}")
+    for key in SSH_KEYS if not host.by_ssh else ():
+        if key in host.model_fields_set:
+            yield Problem(f"{place}.{key}", f'`{key}` is of the driver "ssh"; the driver "directory" takes none')
 
 
 def read_config(given: str | None = None) -> Config:

@@ -1,8 +1,9 @@
 """The service: submit what is spooled, carry out what is due, publish what is whole, until told to stop.
 
 One thread schedules (`step`), and never touches a host: all that may hang runs in jobs of their own, one for
-each route at a time, so that one bad host, file or database row never holds up the others. A second thread
-renews the leases. The watchdog is fed only while both advance.
+each route at a time, so that one bad host, file or database row never holds up the others. A route's hosts are
+opened before anything is claimed for it; one that cannot be used is left alone (`breakers.py`) until a look at it,
+a job of its own, goes well. A second thread renews the leases. The watchdog is fed only while both advance.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,22 +28,41 @@ from sqlalchemy.exc import DBAPIError
 from manifests.errors import ManifestError
 from manifests.manifest import Manifest
 from manifests.reading import read_manifest
-from stager import items, notify, publishing, rescanning, retrying, routes, status, sweeping, watching, workers
+from stager import (
+    breakers,
+    hours,
+    items,
+    notify,
+    publishing,
+    rescanning,
+    retrying,
+    routes,
+    status,
+    sweeping,
+    watching,
+    workers,
+)
 from stager.config import Config
 from stager.database import Database
+from stager.guarding import Guard
+from stager.opening import Hosts, Kept
 from stager.submitting import submit
 from stager.working import Batch, Progress, Unexpected, carry_out
 from transfers.errors import TransferError, Transient
+from transfers.hosts import Host
 
 log = structlog.get_logger("stager")
 
 MOST_FILES = 512  # of one batch: enough for a conversation, little enough to drain soon
+MOST_FAR_FILES = 2048  # ...where each batch costs round trips
 MOST_BYTES = 4 << 30
 MOST_PLANES = 4  # focal planes of one batch
 HUNG_S = 20.0  # how long a job that was told to end at once may take for it
 TICK_S = 1.0  # how often the database is asked for what other processes put there
 ONCE_TICK_S = 0.2  # the same with `--once`, whose end somebody waits for
-ONCE_PATIENCE_S = 5.0  # with `--once`: how long a retry that is due soon is waited for
+ONCE_PATIENCE_S = 5.0  # with `--once`: how long a retry that is due soon, or a host in trouble, is waited for
+ONCE_LOOK_S = 1.0  # with `--once`: between two looks at a host in trouble
+TELL_S = 3.0  # between two words on what a busy route does
 JOBS = 64  # jobs at the same time: more than there are routes
 
 
@@ -73,9 +94,11 @@ class Daemon:
         read_again: Callable[[], Config] | None = None,
         only: Collection[int] | None = None,
         spool: bool = True,
+        hosts: Hosts | None = None,
     ) -> None:
         self.database = database
         self.config = config
+        self.hosts = hosts or Hosts(database, config)  # closed at the end
         self.worker = workers.new_name()
         self.progress = Progress()
         self.hung: list[str] = []  # after `run`: jobs that did not end
@@ -93,6 +116,10 @@ class Daemon:
         self._rested: dict[Hashable, float] = {}  # until when a job that failed is not begun again
         self._served: dict[int, float] = {}  # when a manifest last had its turn
         self._pool = ThreadPoolExecutor(JOBS, thread_name_prefix="job")
+        self._traffic: dict[tuple[str, str], routes.Traffic] = {}
+        self._guard = Guard(database, self.hosts)
+        self._once = False
+        self._replaced: list[tuple[list[Future[Any]], list[Kept]]] = []  # hosts to close when these jobs ended
         self._held: dict[int, list[items.Claimed]] = {}  # by manifest: the leases that are being worked on
         self._orphans: list[list[items.Claimed]] = []  # those whose end could not be written
         self._renewed = time.monotonic()
@@ -101,6 +128,7 @@ class Daemon:
         self._rescans = Paced(config.stager.walk_s)
         self._takes_back = Paced(min(5.0, config.stager.lease_s / 4))
         self._sweeps = Paced(3600.0)
+        self._tells = Paced(TELL_S)
         self._says = Paced(5.0)
         self._feeds = Paced(notify.watchdog_interval() or 5.0)
 
@@ -109,6 +137,11 @@ class Daemon:
     def run(self, *, once: bool = False) -> None:
         """Work until `stop`, or with `once` until nothing is left that can be done now."""
         self._presence.start()
+        self._once = once
+        if once:
+            self._guard.longest_s = ONCE_LOOK_S
+        breakers.look_soon(self.database)
+        routes.tell_limits(self.database, self.config)
         if self._spool:
             self._spool.start()
         renewer = threading.Thread(target=self._renew, name="renewer", daemon=True)
@@ -164,6 +197,11 @@ class Daemon:
             self._spool.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         wait(self._jobs.values(), HUNG_S)
+        self.hosts.close()  # whoever still waits for a far side gets an error
+        for one in [one for _, kept in self._replaced for one in kept]:
+            one.close()
+        wait(self._jobs.values(), 5.0)
+        self.hosts.close()  # what those opened who were at it
         self._reap()
         self.hung = [str(key) for key in self._jobs]
         if self.hung:
@@ -197,7 +235,8 @@ class Daemon:
             ended = self._reap()
             if self._reload.is_set():
                 self._read_configuration()
-            begun = self._begin_upkeep() + self._begin_batches()
+            self._guard.step()
+            begun = self._begin_looks() + self._begin_upkeep() + self._begin_batches()
         except Exception as error:  # noqa: BLE001  the one place: whatever went wrong, the service goes on
             log.error("a step failed", error=str(error), traceback=traceback.format_exc())
             self._wake.wait(TICK_S)
@@ -231,7 +270,30 @@ class Daemon:
                 self._rested[key] = time.monotonic() + 5.0
                 trace = "".join(traceback.format_exception(error))
                 log.error("a job failed", job=str(key), error=str(error), traceback=trace)
+        if ended:
+            self._close_replaced()
         return len(ended)
+
+    def _close_replaced(self) -> None:
+        """Close the hosts that the configuration no longer describes so, once nobody works with them."""
+        if self._stopped.is_set():  # `_drain` closes them all
+            return
+        for jobs, kept in self._replaced[:]:
+            if all(job.done() for job in jobs):
+                self._replaced.remove((jobs, kept))
+                for one in kept:
+                    self._pool.submit(one.close)
+
+    def _begin_looks(self) -> int:
+        """Look at the hosts in trouble that are due, each in a job of its own."""
+        due = {name for name in self._guard.due() if self._serves(name)}
+        if due and self._once:  # somebody waits for the end: hosts that no work waits for are left alone
+            due &= self._waited_for()
+        return sum(self._begin(("look", name), partial(self._guard.look, name)) for name in sorted(due))
+
+    def _serves(self, *hosts: str) -> bool:
+        serves = self.config.stager.serves
+        return serves is None or set(hosts) <= set(serves)
 
     def _begin_upkeep(self) -> int:
         """Begin what is due. What is busy with the time before stays due: that one may have looked too early."""
@@ -245,9 +307,11 @@ class Daemon:
                 self._spool_hinted = False
                 begun += self._begin("spool", partial(self._submit_spooled, walk))
         if self._is_free("rescan") and self._rescans.due(now):
-            self._begin("rescan", partial(rescanning.rescan, self.database, self.config))
+            self._begin("rescan", partial(rescanning.rescan, self.database, self.hosts))
         if self._is_free("sweep") and self._sweeps.due(now):
             self._begin("sweep", self._sweep)
+        if any(traffic.busy for traffic in list(self._traffic.values())) and self._tells.due(now):
+            self._begin("tell", self._tell_busy)
         if publishing.pending(self.database):
             begun += self._begin("publish", self._publish)
         return begun
@@ -266,11 +330,23 @@ class Daemon:
 
     # -------------------------------------------------------------------------------------- jobs
 
+    def _open(self, work: items.Work) -> tuple[Host, Host] | None:
+        """The hosts of a route, open; None when one cannot be used: that is the host's trouble, and no item's."""
+        name = work.source_host
+        try:
+            source = self.hosts[name]
+            name = work.destination_host
+            return source, source if name == work.source_host else self.hosts[name]
+        except TransferError as error:
+            self._guard.trip(name, error)
+            return None
+
     def _work(self, work: items.Work) -> None:
-        """Claim a batch of a manifest and carry it out."""
-        if self._draining.is_set():
+        """Open a route's hosts, claim a batch of a manifest and carry it out."""
+        if self._draining.is_set() or (hosts := self._open(work)) is None or self._is_stopping(work):
             return
-        most = MOST_PLANES if work.kind == "chop" else MOST_FILES
+        most_files = MOST_FAR_FILES if any(host.far for host in hosts) else MOST_FILES
+        most = MOST_PLANES if work.kind == "chop" else most_files
         claimed = items.claim(
             self.database,
             work.manifest_id,
@@ -283,7 +359,7 @@ class Daemon:
             return
         self._held[work.manifest_id] = claimed
         try:
-            self._carry_out(work, claimed)
+            self._carry_out(work, claimed, *hosts)
         except DBAPIError:
             self._orphans.append(claimed)  # the database is away: they are given back once it answers
             self._takes_back.soon()
@@ -291,26 +367,62 @@ class Daemon:
         finally:
             del self._held[work.manifest_id]
 
-    def _carry_out(self, work: items.Work, claimed: list[items.Claimed]) -> None:
+    def _is_stopping(self, work: items.Work) -> bool:
+        """Whether nothing more of this work is to be begun: the daemon stops, or an operator paused a host."""
+        return self._draining.is_set() or self._guard.is_paused(work.source_host, work.destination_host)
+
+    def _carry_out(self, work: items.Work, claimed: list[items.Claimed], source: Host, destination: Host) -> None:
         manifest = Manifest.from_canonical(items.document(self.database, work.manifest_id))
-        stop = self._stopped.is_set
+        traffic = self._traffic_of(work)
         batch = Batch(
             self.database,
             self.config,
             manifest,
             self.worker,
             claimed,
-            stop,
+            source,
+            destination,
+            traffic,
+            self._stopped.is_set,
             self.progress,
-            self._draining.is_set,
+            partial(self._is_stopping, work),
         )
+        traffic.begin(time.monotonic())
         try:
-            carry_out(batch)
+            done = carry_out(batch)
         except DBAPIError:
             raise
         except Exception as error:
             self._hold_unexpected(claimed, error)
             raise
+        finally:
+            traffic.end(time.monotonic())
+        for name, trouble in batch.troubles.items():
+            self._guard.trip(name, trouble)
+        if done and not batch.troubles:
+            self._guard.worked(source.name, destination.name)
+        self._tell(traffic)
+
+    def _traffic_of(self, work: items.Work) -> routes.Traffic:
+        route = (work.source_host, work.destination_host)
+        if route not in self._traffic:
+            self._traffic[route] = routes.Traffic(*route, *self.config.streams(*route))
+        return self._traffic[route]
+
+    def _tell_busy(self) -> None:
+        for traffic in list(self._traffic.values()):
+            if traffic.busy:
+                self._tell(traffic)
+
+    def _tell(self, traffic: routes.Traffic) -> None:
+        """Write what a route does for who asks, and log it when the number of its streams is another."""
+        number = traffic.streams.allowed()
+        if number != traffic.told:
+            route = f"{traffic.source} > {traffic.destination}"
+            log.info("streams", route=route, streams=number, why=traffic.streams.why)
+            traffic.told = number
+        limits = self.config.route(traffic.source, traffic.destination)
+        routes.tell(self.database, traffic, limits, time.monotonic())
 
     def _hold_unexpected(self, claimed: list[items.Claimed], error: Exception) -> None:
         """Hold what a fault of Stager's own left behind, with its traceback: trying it again would not end."""
@@ -337,18 +449,19 @@ class Daemon:
         workers.bury(self.database, gone)
 
     def _sweep(self) -> None:
-        removed, self._swept = sweeping.sweep(self.database, self.config, self._swept)
+        removed, self._swept = sweeping.sweep(self.database, self.hosts, self._swept)
         for part in removed:
             log.info("removed the part file of a lost lease", part=part)
         for path in sweeping.sweep_scratch(self.config.scratch):
             log.info("removed a focal plane that was unpacked and left", file=str(path))
 
     def _publish(self) -> None:
-        published, errors = publishing.publish_all(self.database, self.config)
+        published, errors = publishing.publish_all(self.database, self.hosts)
         if published:
             log.info("triggers are ready", count=published)
         for error in errors:
             log.warning("an inventory could not be written", **error.as_dict())
+            self._guard.trip_if_of_host(error)
         if errors:
             self._rested["publish"] = time.monotonic() + 10.0
 
@@ -357,21 +470,28 @@ class Daemon:
         ready, self._spool_unfinished = watching.unread(self.database, self.config.spool, refused_too=refused_too)
         for path in ready:
             info = path.stat()
-            problem = None
-            try:
-                submitted = submit(self.database, self.config, read_manifest(path), str(path))
-                log.info(
-                    "submitted",
-                    manifest=submitted.name,
-                    revision=submitted.revision,
-                    changed=submitted.changed,
-                )
-            except (ManifestError, TransferError) as error:
-                problem = str(error)
+            problem = self._submit(path)
+            if problem:
                 log.warning("refused", file=str(path), problem=problem)
             watching.remember(self.database, path, info, problem)
         if refused_too:
             watching.forget_gone(self.database, self.config.spool)
+
+    def _submit(self, path: Path) -> str | None:
+        """Submit a spooled manifest; what is wrong with it. One whose source is in trouble is not waited for."""
+        try:
+            manifest = read_manifest(path)
+            source = breakers.known(self.database).get(manifest.source.host)
+            if source and source.breaker.is_open:
+                return source.breaker.text
+            submitted = submit(self.database, self.config, manifest, str(path), hosts=self.hosts)
+        except ManifestError as error:
+            return str(error)
+        except TransferError as error:
+            self._guard.trip_if_of_host(error)
+            return str(error)
+        log.info("submitted", manifest=submitted.name, revision=submitted.revision, changed=submitted.changed)
+        return None
 
     # ------------------------------------------------------------------------------------ telling
 
@@ -389,6 +509,12 @@ class Daemon:
             self.config = config.model_copy(
                 update={"stager": config.stager.model_copy(update={"database": self.config.stager.database})}
             )
+            self._replaced.append((list(self._jobs.values()), self.hosts.change(self.config)))
+            for route, traffic in list(self._traffic.items()):
+                traffic.streams.bound(*self.config.streams(*route))
+            breakers.look_soon(self.database)
+            routes.tell_limits(self.database, self.config)
+            self._close_replaced()
             self._walks.soon()
             log.info("the configuration was read again")
         notify.ready()
@@ -403,7 +529,7 @@ class Daemon:
             notify.status(self._line())
 
     def _line(self) -> str:
-        busy = sum(1 for key in self._jobs if isinstance(key, tuple))
+        busy = sum(1 for key in self._jobs if isinstance(key, tuple) and key[0] == "route")
         return f"{busy} routes busy, {self.progress.items} items done since the start"
 
     def _is_idle(self) -> bool:
@@ -413,22 +539,36 @@ class Daemon:
         resting = any(until > time.monotonic() for until in self._rested.values())
         if publishing.pending(self.database):
             return resting
-        return all(seconds > ONCE_PATIENCE_S for _, seconds in self._due())
+        if any(seconds <= ONCE_PATIENCE_S for _, seconds in self._due()):
+            return False
+        return not (self._guard.troubled and self._guard.is_patient(self._waited_for(), ONCE_PATIENCE_S))
+
+    def _waited_for(self) -> set[str]:
+        """The hosts in trouble that work or a trigger waits for."""
+        ends = {name for work in self._troubled() for name in (work.source_host, work.destination_host)}
+        return (ends | publishing.held_up(self.database)) & self._guard.troubled
 
     def _due(self) -> list[tuple[items.Work, float]]:
         """What is waiting for this worker: of the hosts it serves, on routes that work at this hour."""
-        serves, now = self.config.stager.serves, datetime.now().astimezone().time()
-        return [
-            (work, seconds)
-            for work, seconds in items.due(self.database)
-            if (self._only is None or work.manifest_id in self._only)
-            and (serves is None or {work.source_host, work.destination_host} <= set(serves))
-            and routes.is_open(self.config.route(work.source_host, work.destination_host).hours, now)
-        ]
+        return [(work, seconds) for work, seconds in items.due(self.database) if self._is_ours(work)]
+
+    def _troubled(self) -> list[items.Work]:
+        """What would be due, were its hosts not in trouble."""
+        waiting = items.due(self.database, troubled=True)
+        return [work for work, seconds in waiting if seconds <= ONCE_PATIENCE_S and self._is_ours(work)]
+
+    def _is_ours(self, work: items.Work) -> bool:
+        limits = self.config.route(work.source_host, work.destination_host)
+        return (
+            (self._only is None or work.manifest_id in self._only)
+            and self._serves(work.source_host, work.destination_host)
+            and hours.is_open(limits.hours, datetime.now().astimezone().time())
+        )
 
 
 def standing(database: Database, only: Collection[str] | None = None) -> int:
-    """The exit code that says how it stands: 0 all done, 1 something is held or refused, 3 not complete yet."""
+    """The exit code that says how it stands: 0 all done; 1 something is held or refused, or waits for a host that
+    cannot be used; 3 not complete yet."""
     connection = database.engine.raw_connection()
     try:
         found = status.snapshot(connection.driver_connection)
@@ -436,5 +576,10 @@ def standing(database: Database, only: Collection[str] | None = None) -> int:
         connection.close()
     rows = [row for row in found.datasets if row.state != "cancelled" and (only is None or row.manifest in only)]
     if any(row.files["held"] for row in rows) or (only is None and found.refused):
+        return 1
+    troubled = {host.host for host in found.hosts if host.kind}
+    if any(row.state not in ("complete", "paused") and troubled & set(row.hosts) for row in rows):
+        return 1
+    if only is None and any(host.kind and host.triggers for host in found.hosts):
         return 1
     return 0 if all(row.state == "complete" for row in rows) else 3

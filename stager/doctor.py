@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from stager import items, scrubbing
-from stager.config import Config
 from stager.database import Database
 from stager.models import decode_path
 from stager.opening import Hosts, remembered
@@ -27,14 +26,14 @@ class Examined:
     detail: str
 
 
-def examine(database: Database, config: Config, *, deep: bool = False) -> Iterator[Examined]:
+def examine(database: Database, hosts: Hosts, *, deep: bool = False) -> Iterator[Examined]:
     """Check every invariant; with `deep`, read every copy again."""
     yield _integrity(database)
     yield _counted(database)
     for invariant, query in _QUERIES.items():
         yield _none_of(database, invariant, query)
-    yield from _copies(database, config, deep)
-    yield _parts(database, config)
+    yield from _copies(database, hosts, deep)
+    yield _parts(database, hosts)
 
 
 def _integrity(database: Database) -> Examined:
@@ -94,7 +93,7 @@ def _none_of(database: Database, invariant: str, query: str) -> Examined:
     return Examined(invariant, not rows, f"{len(rows)} break it: {named}" if rows else "")
 
 
-def _copies(database: Database, config: Config, deep: bool) -> Iterator[Examined]:
+def _copies(database: Database, hosts: Hosts, deep: bool) -> Iterator[Examined]:
     """That every copy is at its place, with its size; with `deep`, with its digest."""
     query = sa.text("SELECT id, host, path, size, digest FROM copies ORDER BY host, path")
     with database.read() as connection:
@@ -104,18 +103,18 @@ def _copies(database: Database, config: Config, deep: bool) -> Iterator[Examined
     for host in dict.fromkeys(copy.host for copy in known):
         mine = [copy for copy in known if copy.host == host]
         if deep:
-            bad = [one.copy.path for one in scrubbing.check(database, config, mine) if one.trouble]
+            bad = [one.copy.path for one in scrubbing.check(database, hosts, mine) if one.trouble]
             invariant = f"every copy at {host} is as it was proven"
         else:
-            bad = _not_there(database, config, host, mine)
+            bad = _not_there(hosts, host, mine)
             invariant = f"every copy at {host} is there, with its size"
         detail = f"{len(mine)} copies" + (f", {len(bad)} are not: {', '.join(bad[:MOST_NAMED])}" if bad else "")
         yield Examined(invariant, not bad, detail)
 
 
-def _not_there(database: Database, config: Config, name: str, copies: list[scrubbing.Known]) -> list[str]:
+def _not_there(hosts: Hosts, name: str, copies: list[scrubbing.Known]) -> list[str]:
     try:
-        found = list(Hosts(database, config)[name].find([copy.path for copy in copies]))
+        found = list(hosts[name].find([copy.path for copy in copies]))
     except TransferError as error:
         return [str(error)]
     return [
@@ -125,10 +124,10 @@ def _not_there(database: Database, config: Config, name: str, copies: list[scrub
     ]
 
 
-def _parts(database: Database, config: Config) -> Examined:
+def _parts(database: Database, hosts: Hosts) -> Examined:
     """That no part file is left of a lease that is dead."""
     left: list[str] = []
-    for name in (name for name in config.hosts if remembered(database, name)):  # looking must not be a first use
+    for name in (name for name in hosts.config.hosts if remembered(database, name)):  # looking must not be a first use
         dead: list[tuple[int, int]] = []
 
         def note(item: int, epoch: int, dead: list[tuple[int, int]] = dead) -> bool:
@@ -137,7 +136,7 @@ def _parts(database: Database, config: Config) -> Examined:
             return False  # looked at, not removed
 
         try:
-            Hosts(database, config)[name].sweep("", note)
+            hosts[name].sweep("", note)
         except TransferError as error:
             left.append(str(error))
         left += [f"{name}: part of item {item}, epoch {epoch}" for item, epoch in dead]

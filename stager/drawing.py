@@ -6,15 +6,19 @@ All text from outside passes `cell`, so that no name of a file can draw on the t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stager.status import Row, Snapshot
+from stager.status import HostRow, RouteRow, Row, Snapshot
 
+if TYPE_CHECKING:
+    from stager.showing import ShownHost
+
+MOST_WHY = 300  # characters of a host's trouble: some clients say much
 ANY_WIDTH = 10_000  # columns: wider than any table
 STATE_STYLES = {
     "complete": "green",
@@ -152,12 +156,15 @@ def _folded(lead: str, text: str, room: int) -> list[str]:
 
 
 def remarks(snapshot: Snapshot) -> list[Text]:
-    """What the table cannot hold: what is held, missing and excluded, the last error, refused manifests."""
-    lines = []
+    """What the table cannot hold: hosts in trouble, what is held, missing and excluded, the last error, refused
+    manifests."""
+    lines = [cell(trouble(host), "red") for host in snapshot.hosts if host.kind]
+    told = {host.problem for host in snapshot.hosts if host.kind}
     for row in snapshot.datasets:
         counts = [f"{row.files[state]} {state}" for state in ("held", "missing", "excluded") if row.files[state]]
-        if counts or row.last_error:
-            said = ", ".join(counts) + (": " if counts and row.last_error else "") + (row.last_error or "")
+        error = None if row.last_error in told else row.last_error
+        if counts or error:
+            said = ", ".join(counts) + (": " if counts and error else "") + (error or "")
             lines.append(cell(f"{row.manifest} ({row.kind}): {said}"))
     lines += [cell(f"refused {one['file']}: {one['problem']}", "red") for one in snapshot.refused]
     if any(row.percent_of == "files" for row in snapshot.datasets):
@@ -168,4 +175,107 @@ def remarks(snapshot: Snapshot) -> list[Text]:
                 "dim",
             )
         )
+    return lines
+
+
+def trouble(host: HostRow) -> str:
+    """A sentence about a host that cannot be used: for how long, what waits for it, when it is looked at next, why."""
+    said = _trouble(host.kind, host.troubled_s, host.next_look_s, _waits(host))
+    why = (host.problem or "").removeprefix(f"{host.host}: ")
+    more = "... (`stager hosts` has all of it)" if len(why) > MOST_WHY else ""
+    return f"{host.host}: {said}: {why[:MOST_WHY]}{more}"
+
+
+def _trouble(kind: str | None, seconds: float | None, look_s: float | None, waits: str = "") -> str:
+    look = f"next look in {duration(look_s)}" if look_s else "the next look is due"
+    return f"{kind} for {duration(seconds)} now{waits}; {look}"
+
+
+def _waits(host: HostRow) -> str:
+    counts = [(host.files, "file"), (host.triggers, "trigger")]
+    words = [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
+    return f"; {' and '.join(words)} {'wait' if host.files + host.triggers > 1 else 'waits'} for it" if words else ""
+
+
+def whys(snapshot: Snapshot) -> list[Text]:
+    """A sentence for each route that has work or worked lately, each host that is paused, and each that is reached
+    over a network: why it goes as it goes."""
+    lines = [cell(_route(route)) for route in snapshot.routes]
+    for host in snapshot.hosts:
+        if host.paused:
+            why = f" ({host.reason})" if host.reason else ""
+            lines.append(cell(f"{host.host} is paused by an operator{why}{_waits(host)}", "yellow"))
+        if host.reached:
+            lines.append(cell(f"{host.host} is reached by {host.reached}", "dim"))
+    return lines or [cell("no route has work or worked lately", "dim")]
+
+
+def _route(route: RouteRow) -> str:
+    """`a > b: 4 streams (the configuration says so), 45 MB/s, limited to 200 MB/s; closed until 20:00`."""
+    name = f"{route.source} > {route.destination}"
+    words = [route.why]
+    if route.streams is not None:
+        words = [f"{route.streams} stream{'s' if route.streams > 1 else ''} ({route.why})"]
+    if route.rate_bytes_per_s:
+        words.append(f"{size(route.rate_bytes_per_s)}/s")
+    if route.bytes_per_s:
+        words.append(f"limited to {size(route.bytes_per_s)}/s")
+    said = [", ".join(words)]
+    if route.closed_until:
+        said.append(f"closed until {route.closed_until}")
+    elif route.hours:
+        said.append(f"open {route.hours}")
+    if route.failures:
+        said.append(f"the last {route.failures} tries failed" if route.failures > 1 else "the last try failed")
+    if not route.busy and route.ago_s is not None:
+        said.append(f"last worked {duration(route.ago_s)} ago")
+    if route.waiting:
+        said.append(f"{route.waiting} file{'s' if route.waiting > 1 else ''} to come")
+    return f"{name}: {'; '.join(said)}"
+
+
+def hosts(shown: Sequence[ShownHost]) -> Table:
+    """The hosts, some lines each: what they are, and what was learned of them."""
+    drawn = table(["Host", "State", "What"], [])
+    for host in shown:
+        style = {"reachable": "green", "down": "red", "in trouble": "red", "paused": "yellow"}.get(host.state, "")
+        first = cell(f"{host.kind}, {host.root}")
+        what = Text("\n").join([first, *(cell(line, "dim") for line in _facts(host))])
+        drawn.add_row(cell(host.name), cell(host.state, style), what)
+    return drawn
+
+
+def _facts(host: ShownHost) -> list[str]:
+    seen = host.checked
+    if seen is None:
+        return [f"by {host.reached}"] if host.reached else []
+    about = dict(seen.about)
+    by = [about.pop(key) for key in ("client", "far") if about.get(key)]
+    lines = [
+        ", ".join(by) if seen.round_trip_s else "",
+        *(f"{key} {value}" for key, value in about.items() if key != "fallback"),
+    ]
+    room = [f"{size(seen.free)} of {size(seen.total)} free"] if seen.total is not None else []
+    if seen.clock_offset_s:
+        room.append(f"clock {seen.clock_offset_s:+.1f} s")
+    if seen.round_trip_s:
+        room.append(f"round trip {seen.round_trip_s * 1000:.3g} ms")
+    speed = [("up", seen.up_bytes_per_s), ("down", seen.down_bytes_per_s)]
+    room += [f"{word} {size(rate)}/s" for word, rate in speed if rate is not None]
+    return [line for line in (*lines, ", ".join(room)) if line]
+
+
+def about_hosts(shown: Sequence[ShownHost]) -> list[Text]:
+    """A sentence for each problem of a host, and for what else is worth a word."""
+    lines = []
+    for host in shown:
+        if host.problem and host.trouble:
+            why = host.problem.removeprefix(f"{host.name}: ")
+            said = _trouble(host.trouble, host.troubled_s, host.next_look_s)
+            lines.append(cell(f"{host.name}: {said}: {why}", "red"))
+        elif host.problem:
+            lines.append(cell(host.problem, "red"))
+        if host.state == "paused":
+            lines.append(cell(f"{host.name} is paused by an operator{f' ({host.reason})' if host.reason else ''}"))
+        lines += [cell(remark, "yellow") for remark in (host.checked.remarks if host.checked else ())]
     return lines

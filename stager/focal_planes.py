@@ -6,7 +6,6 @@ The glue between a camera (what should be) and `transfers.chopping` (how bytes a
 from __future__ import annotations
 
 import posixpath
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +13,12 @@ from manifests.cameras import Camera
 from manifests.errors import CameraError
 from manifests.manifest import Manifest
 from transfers import chopping
-from transfers.agent import Cut, Hdu, Piece, Want
 from transfers.errors import SourceCorrupt, TransferError, shown
-from transfers.fits import BLOCK, Header
-from transfers.hosts import FileInfo, Host
+from transfers.fits import Header
+from transfers.hosts import FileInfo, Hdu, Host, Limits, Piece
 
-HEAD_BYTES = 1 << 20  # of a file: room for the primary header and the first extension's, packed or not
-BATCH = 64  # heads read in one conversation
+FIRST_TWO = Limits(first=2)  # headers of a file: the walk ends before it comes to pixels
+BATCH = 64  # files looked into in one conversation
 
 
 class Look(NamedTuple):
@@ -44,13 +42,12 @@ def look(host: Host, infos: Iterable[FileInfo], manifest: Manifest, camera: Came
 
 
 def _look(host: Host, infos: Sequence[FileInfo], manifest: Manifest, camera: Camera) -> Iterator[Look]:
-    for info, head in zip(infos, _heads(host, infos), strict=True):
+    if not infos:
+        return
+    for info, hdus in zip(infos, host.headers([info.path for info in infos], FIRST_TWO), strict=True):
         try:
-            if isinstance(head, TransferError):
-                raise head
-            cards, primary = first_headers(_unpacked(head), host.name, info.path)
-            name = posixpath.basename(info.path)
-            ids = camera.header_ids(cards, manifest.ids, name)
+            primary, extension = _first_two(hdus, host.name, info.path)
+            ids = camera.header_ids(extension, manifest.ids, posixpath.basename(info.path))
             yield Look(info, ids, camera.pieces(primary))
         except CameraError as error:
             yield Look(info, {}, 1, f"{host.name}:{shown(info.path)}: {error}")
@@ -58,65 +55,13 @@ def _look(host: Host, infos: Sequence[FileInfo], manifest: Manifest, camera: Cam
             yield Look(info, {}, 1, str(error))
 
 
-def _heads(host: Host, infos: Sequence[FileInfo]) -> Iterator[bytes | TransferError]:
-    """The first bytes of each file, in order."""
-    sizes = [min(HEAD_BYTES, info.size) for info in infos]
-    wants = [
-        Want(number, 0, info.path, info.path, piece=Piece(b"", (Cut(0, size, size, 1),)))
-        for number, (info, size) in enumerate(zip(infos, sizes, strict=True))
-        if size
-    ]
-    read = _whole_files(host, wants) if wants else iter(())
-    for info, size in zip(infos, sizes, strict=True):
-        yield next(read) if size else SourceCorrupt("the file is empty", host=host.name, path=info.path)
-
-
-def _whole_files(host: Host, wants: Sequence[Want]) -> Iterator[bytes | TransferError]:
-    parts: list[bytes] = []
-    for kind, value in host.read(wants):
-        if kind == "file":
-            parts = []
-        elif kind == "data":
-            parts.append(bytes(value))
-        elif kind == "end":
-            yield b"".join(parts)
-        elif kind == "fault":
-            yield value if isinstance(value, TransferError) else TransferError(str(value), host=host.name)
-
-
-def _unpacked(head: bytes) -> bytes:
-    """The first bytes of a gzipped file, gunzipped, and of any other as they are."""
-    if not head.startswith(b"\x1f\x8b"):
-        return head
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
-    except zlib.error:
-        return b""
-
-
-def first_headers(head: bytes, host: str, path: str) -> tuple[Header, Header]:
-    """The first extension's header and the primary one, from a file's first bytes.
-
-    Raises SourceCorrupt where they are not the beginning of a FITS file with an extension.
-    """
-    if not head.startswith(b"SIMPLE  ="):
-        raise SourceCorrupt("this is no FITS file: it does not begin with SIMPLE", host=host, path=path)
-    primary, after = _header(head, 0)
-    extension, _ = _header(head, after) if primary else (None, 0)
-    if primary is None or extension is None:
-        raise SourceCorrupt(
-            f"no primary header and extension header with an END each in the first {len(head)} bytes",
-            host=host,
-            path=path,
-        )
-    return extension, primary
-
-
-def _header(head: bytes, start: int) -> tuple[Header | None, int]:
-    for block in range(start, len(head) - BLOCK + 1, BLOCK):
-        if any(head[at : at + 8] == b"END     " for at in range(block, block + BLOCK, 80)):
-            return Header.parse(head[start : block + BLOCK]), block + BLOCK
-    return None, 0
+def _first_two(hdus: Sequence[Hdu] | TransferError, host: str, path: str) -> tuple[Header, Header]:
+    """The primary header and the first extension's; raises what is wrong with the file."""
+    if isinstance(hdus, TransferError):
+        raise hdus
+    if len(hdus) < 2:
+        raise SourceCorrupt("the file has no extensions", host=host, path=path)
+    return Header.parse(hdus[0].header), Header.parse(hdus[1].header)
 
 
 def folder_of(camera: Camera, manifest: Manifest, ids: Mapping[str, Any]) -> str:

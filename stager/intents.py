@@ -156,8 +156,15 @@ def pause(database: Database, host: str, reason: str | None) -> None:
 
 @again
 def resume(database: Database, host: str) -> None:
-    """Let a paused host work again."""
+    """Let a paused host work again, and one in trouble be tried at once."""
     _set_paused(database, host, False, None)
+    with database.write() as connection:
+        connection.execute(
+            sa.text("""
+            UPDATE hosts SET looks = 0, trouble_kind = NULL, trouble = NULL, trouble_since = NULL, next_look = NULL
+            WHERE name = :name"""),
+            {"name": host},
+        )
 
 
 def _set_paused(database: Database, host: str, paused: bool, reason: str | None) -> None:

@@ -81,15 +81,21 @@ class Written:
     triggers: list[str] = field(default_factory=list)
 
 
-def due(database: Database) -> list[tuple[Work, float]]:
+def due(database: Database, *, troubled: bool = False) -> list[tuple[Work, float]]:
     """Every active manifest with waiting items, and the seconds until the first of them is due (0: now), the most
-    urgent manifest first; those of paused hosts are left out."""
+    urgent manifest first; those of paused hosts and of hosts in trouble are left out.
+
+    With `troubled`, those of hosts in trouble instead.
+    """
+    wanted = "EXISTS" if troubled else "NOT EXISTS"
     query = sa.text(f"""
         SELECT m.id, m.kind, m.source_host, m.destination_host, m.priority,
                (SELECT min(i.not_before) FROM items i WHERE i.manifest_id = m.id AND i.state = 'waiting'
                 AND NOT i.missing) - {database.now} AS seconds
         FROM manifests m WHERE m.intent = 'active'
           AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))
+          AND {wanted} (SELECT 1 FROM hosts h
+                        WHERE h.trouble_kind IS NOT NULL AND h.name IN (m.source_host, m.destination_host))
         ORDER BY m.priority DESC, m.id""")
     with database.read() as connection:
         rows = connection.execute(query).all()

@@ -97,7 +97,7 @@ class Fact(SQLModel, table=True):
 
 
 class Host(SQLModel, table=True):
-    """What is remembered of a host: its root's marker, and whether an operator paused it."""
+    """What is remembered of a host: its root's marker, whether an operator paused it, and what its breaker knows."""
 
     __tablename__ = "hosts"
     name: str = Field(primary_key=True)
@@ -106,6 +106,30 @@ class Host(SQLModel, table=True):
     paused: bool = False
     reason: str | None = None
     changed_at: float | None = _time()
+    reached: str | None = None  # how it was last reached, in words: client, far Python or SFTP
+    trouble_kind: str | None = (
+        None  # the kind of the error for which nothing is begun there; None: its breaker is closed
+    )
+    trouble: str | None = None  # the same as a sentence
+    trouble_since: float | None = _time()
+    next_look: float | None = _time()  # when it is opened again to see
+    looks: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # that failed since work there went well
+
+
+class Route(SQLModel, table=True):
+    """What a route last did, and its limits: told by the daemon for who asks, and read by nothing that works."""
+
+    __tablename__ = "routes"
+    source: str = Field(primary_key=True)
+    destination: str = Field(primary_key=True)
+    streams: int  # side by side now
+    why: str  # in words
+    rate_bytes_per_s: float | None = Field(default=None, sa_column=Column(Float))
+    failures: int = 0  # tries that failed since one went well
+    busy: bool = False  # whether a batch was under way
+    bytes_per_s: int | None = Field(default=None, sa_column=Column(BigInteger))  # the limit
+    hours: str | None = None
+    at: float | None = _time()
 
 
 class Worker(SQLModel, table=True):

@@ -1,20 +1,34 @@
-"""The hosts of a configuration, opened: each root checked against the marker that is remembered of it."""
+"""The hosts of a configuration: made once a process, opened each time they are asked for, closed at its end.
+
+Connections are kept by the hosts themselves, so everything that works in one process asks the same Hosts.
+"""
 
 from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
 from stager import config as configuration
 from stager.config import Config
 from stager.database import Database, again
-from transfers.errors import HostDown
+from transfers.channels import Client, Login
+from transfers.errors import HostDown, TransferError, Unsupported
 from transfers.hosts import Host
 from transfers.local import LocalHost
 from transfers.store import DirectoryStore
 
+if TYPE_CHECKING:
+    from transfers.paramiko_client import ParamikoClient
+
 
 class Hosts:
-    """The hosts of a configuration by name, each opened when it is first asked for.
+    """The hosts of a configuration by name. Used by any number of threads; one that is slow to open holds up no other.
 
     A root that was used before must still carry its marker: an unmounted disk leaves an empty folder, and
     that is a host that is down.
@@ -23,35 +37,169 @@ class Hosts:
     def __init__(self, database: Database, config: Config) -> None:
         self.database = database
         self.config = config
+        self._lock = threading.Lock()
+        self._kept: dict[str, Kept] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __getitem__(self, name: str) -> Host:
-        """The open host; raises TransferError (HostDown, Refused) when it cannot be used now."""
-        described = self.config.hosts.get(name)
-        if described is None:
-            raise HostDown("the configuration has no such host", host=name, side="local", phase="open")
-        host = make_host(name, described, self.database.instance)
-        known = remembered(self.database, name)
-        marker = host.open(known)
-        if known is None or host.root != self._root(name):
-            self._remember(name, host.root, marker)
+        """The host, seen to be there just now; raises TransferError (HostDown, Refused...) when it cannot be used."""
+        kept = self._find(name)
+        known, root, reached = self._row(name)
+        host, marker = kept.open(known)
+        if known is None or host.root != root or reached != kept.reached:
+            self._remember(name, host.root, marker, kept.reached)
         return host
 
-    def _root(self, name: str) -> str | None:
+    def about(self, name: str) -> dict[str, str]:
+        """Facts for people of a host that was opened; with `fallback`, why it is spoken to by SFTP, where it is."""
+        return self._find(name).about()
+
+    def change(self, config: Config) -> list[Kept]:
+        """Go by another configuration from now on; returns what is described otherwise in it, for the caller to close
+        when nobody works with it any more."""
+        with self._lock:
+            self.config = config
+            gone = [name for name, kept in self._kept.items() if config.hosts.get(name) != kept.described]
+            return [self._kept.pop(name) for name in gone]
+
+    def close(self) -> None:
+        """End every connection, also of those who are using one."""
+        with self._lock:
+            kept = list(self._kept.values())
+        for one in kept:
+            one.close()
+
+    def _find(self, name: str) -> Kept:
+        with self._lock:
+            described = self.config.hosts.get(name)
+            if described is None:
+                raise HostDown("the configuration has no such host", host=name, side="local", phase="open")
+            if name not in self._kept:
+                self._kept[name] = Kept(name, described, self.database.instance)
+            return self._kept[name]
+
+    def _row(self, name: str) -> tuple[str | None, str | None, str | None]:
+        """What is remembered of a host: marker, root, how it was reached."""
         with self.database.read() as connection:
-            query = sa.text("SELECT root FROM hosts WHERE name = :name")
-            return connection.execute(query, {"name": name}).scalar()
+            query = sa.text("SELECT marker, root, reached FROM hosts WHERE name = :name")
+            row = connection.execute(query, {"name": name}).first()
+        return (row[0], row[1], row[2]) if row else (None, None, None)
 
     @again
-    def _remember(self, name: str, root: str, marker: str) -> None:
+    def _remember(self, name: str, root: str, marker: str, reached: str | None) -> None:
         with self.database.write() as connection:
             connection.execute(
                 sa.text(f"""
-                INSERT INTO hosts (name, root, marker, paused, changed_at)
-                VALUES (:name, :root, :marker, :paused, {self.database.now})
-                ON CONFLICT (name) DO UPDATE SET root = excluded.root,
+                INSERT INTO hosts (name, root, marker, reached, paused, changed_at)
+                VALUES (:name, :root, :marker, :reached, :paused, {self.database.now})
+                ON CONFLICT (name) DO UPDATE SET root = excluded.root, reached = excluded.reached,
                     marker = COALESCE(hosts.marker, excluded.marker)"""),
-                {"name": name, "root": root, "marker": marker, "paused": False},
+                {"name": name, "root": root, "marker": marker, "reached": reached, "paused": False},
             )
+
+
+class Kept:
+    """One host of the configuration, made when it is first opened, and made once however many ask at the same time."""
+
+    def __init__(self, name: str, described: configuration.LocalHost, instance: str) -> None:
+        self.name = name
+        self.described = described
+        self.fallback: str | None = None  # why it is spoken to by SFTP, where the agent could not be
+        self.reached: str | None = None  # how a host over a network was reached, in words
+        self._instance = instance
+        self._lock = threading.Lock()
+        self._host: Host | None = None
+        self._closed = False
+        self._failed: tuple[float, TransferError] | None = None  # when the last try to make it ended, and how
+
+    def open(self, marker: str | None) -> tuple[Host, str]:
+        """The host with its marker; raises TransferError.
+
+        Those who ask while it is being made share what comes of that, an error too: a host that does not
+        answer costs everybody one wait.
+        """
+        host = self._host
+        if host is None:
+            asked = time.monotonic()
+            with self._lock:
+                if self._host is None:
+                    if self._failed and self._failed[0] >= asked:
+                        raise _alike(self._failed[1])
+                    return self._make(marker)
+                host = self._host
+        return host, host.open(marker)
+
+    def about(self) -> dict[str, str]:
+        said = self._host.about() if self._host else {}
+        return said | ({"fallback": self.fallback} if self.fallback else {})
+
+    def close(self) -> None:
+        """Close the host now; one that is being made just now is closed once it is."""
+        self._closed = True
+        if self._host is not None:
+            self._host.close()
+
+    def _make(self, marker: str | None) -> tuple[Host, str]:
+        try:
+            host, marker = self._made(marker)
+            self.reached = reached_by(host, self.fallback) if host.far else None
+        except TransferError as error:
+            self._failed = (time.monotonic(), error)
+            raise
+        self._host = host
+        if self._closed:
+            host.close()
+        return host, marker
+
+    def _made(self, marker: str | None) -> tuple[Host, str]:
+        if self.fallback is None:
+            try:
+                return _opened(make_host(self.name, self.described, self._instance), marker)
+            except Unsupported as error:
+                if not error.facts.get("no_agent"):
+                    raise
+                no_agent = error
+        assert isinstance(self.described, configuration.SshHost)
+        sftp = make_sftp(self.name, self.described, self._instance)
+        if self.fallback is not None:  # known since an earlier try
+            return _opened(sftp, marker)
+        try:
+            made = _opened(sftp, marker)
+        except TransferError as error:
+            both = _alike(error)
+            both.text = f"neither the agent ({no_agent.text}) nor SFTP can be used: {error.text}"
+            raise both from error
+        self.fallback = no_agent.text
+        return made
+
+
+def _opened(host: Host, marker: str | None) -> tuple[Host, str]:
+    """A new host, opened; one that cannot be leaves nothing open."""
+    try:
+        return host, host.open(marker)
+    except BaseException:
+        host.close()
+        raise
+
+
+def _alike(error: TransferError) -> TransferError:
+    """The same error for another thread to raise."""
+    told = {name: getattr(error, name) for name in ("host", "side", "phase", "path", "errno", "facts")}
+    return type(error)(error.text, **told)
+
+
+def reached_by(host: Host, fallback: str | None) -> str:
+    """How a host is reached, in words for people."""
+    said = host.about()
+    words = [said[key] for key in ("client", "far") if said.get(key)]
+    return ", ".join(words) + (f"; the agent cannot run there: {fallback}" if fallback else "")
 
 
 def remembered(database: Database, name: str) -> str | None:
@@ -62,16 +210,65 @@ def remembered(database: Database, name: str) -> str | None:
 
 
 def make_host(name: str, described: configuration.LocalHost, instance: str) -> Host:
-    """The host that the configuration describes, not yet opened."""
-    options = {
+    """The host that the configuration describes, not yet opened. One over SSH is spoken to by the agent."""
+    options = _options(described, instance)
+    if isinstance(described, configuration.SshHost) and described.by_ssh:
+        from transfers.ssh import SshHost  # imported late: a configuration of local hosts needs none of it
+
+        client = _client(name, described)
+        return SshHost(name, described.root, client, python=described.python, kind=described.kind, **options)
+    if isinstance(described, configuration.StoreHost):
+        return DirectoryStore(name, described.root, **options)
+    return LocalHost(name, described.root, **options)
+
+
+def make_sftp(name: str, described: configuration.SshHost, instance: str) -> Host:
+    """The same host spoken to by SFTP, for a far side without a shell or a Python."""
+    from transfers.sftp import SftpHost
+
+    return SftpHost(
+        name, described.root, _paramiko(name, described), kind=described.kind, **_options(described, instance)
+    )
+
+
+def _client(name: str, described: configuration.SshHost) -> Client:
+    """What reaches it: "auto" is the OpenSSH client where there is one, for it knows the site's own configuration."""
+    if described.client == "paramiko" or (described.client == "auto" and shutil.which("ssh") is None):
+        return _paramiko(name, described)
+    from transfers.openssh import OpenSSHClient
+
+    return OpenSSHClient(name, login_of(described))
+
+
+def _paramiko(name: str, described: configuration.SshHost) -> ParamikoClient:
+    from transfers.paramiko_client import ParamikoClient  # imported late: it takes as long as a short command
+
+    return ParamikoClient(name, login_of(described))
+
+
+def login_of(described: configuration.SshHost) -> Login:
+    """How the configuration says that a host is reached."""
+    assert described.address is not None  # `Config` lets no other through
+    return Login(
+        described.address,
+        described.user,
+        described.port,
+        _home(described.identity),
+        _home(described.known_hosts),
+    )
+
+
+def _home(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser())
+
+
+def _options(described: configuration.LocalHost, instance: str) -> dict[str, Any]:
+    return {
         "links": described.links,
         "file_mode": _mode(described.file_mode),
         "folder_mode": _mode(described.folder_mode),
         "instance": instance,
     }
-    if isinstance(described, configuration.StoreHost):
-        return DirectoryStore(name, described.root, **options)  # type: ignore[arg-type]  # one dict of options
-    return LocalHost(name, described.root, **options)  # type: ignore[arg-type]
 
 
 def _mode(text: str | None) -> int | None:

@@ -31,19 +31,32 @@ FOLDER = ".stager/inventories"
 
 
 def pending(database: Database) -> list[str]:
-    """The ids of triggers whose inventory is not yet at the destination, the oldest first."""
-    query = sa.text(f"SELECT id FROM triggers WHERE state = '{TriggerState.PENDING}' ORDER BY created_at, id")
+    """The ids of triggers whose inventory is not yet at the destination, the oldest first; those of hosts that are
+    paused or in trouble are left out."""
+    query = sa.text(f"""
+        SELECT id FROM triggers t WHERE state = '{TriggerState.PENDING}' AND NOT EXISTS (
+            SELECT 1 FROM hosts h WHERE h.name = t.host AND (h.paused OR h.trouble_kind IS NOT NULL))
+        ORDER BY created_at, id""")
     with database.read() as connection:
         return [row[0] for row in connection.execute(query)]
 
 
-def publish(database: Database, config: Config, trigger_id: str) -> None:
+def held_up(database: Database) -> set[str]:
+    """The hosts in trouble that a trigger's inventory waits for."""
+    query = sa.text(f"""
+        SELECT DISTINCT t.host FROM triggers t JOIN hosts h ON h.name = t.host
+        WHERE t.state = '{TriggerState.PENDING}' AND h.trouble_kind IS NOT NULL AND NOT h.paused""")
+    with database.read() as connection:
+        return {row[0] for row in connection.execute(query)}
+
+
+def publish(database: Database, hosts: Hosts, trigger_id: str) -> None:
     """Land the inventory and make the trigger ready. Raises TransferError when the destination cannot take it."""
     query = sa.text("""
         SELECT t.*, m.document FROM triggers t JOIN manifests m ON m.id = t.manifest_id WHERE t.id = :id""")
     with database.read() as connection:
         row = connection.execute(query, {"id": trigger_id}).one()
-        lines = [list_line(one.digest, one.path) for one in _files(connection, config, row)]
+        lines = [list_line(one.digest, one.path) for one in _files(connection, hosts.config, row)]
     wanted = json.loads(row.data)["files"]
     if len(lines) != wanted:
         raise Conflict(
@@ -53,7 +66,7 @@ def publish(database: Database, config: Config, trigger_id: str) -> None:
             phase="inventory",
         )
     path = inventory_path(row)
-    host = Hosts(database, config)[row.host]
+    host = hosts[row.host]
     epoch = int(row.id[:7], 16)  # the trigger's own, so that the part a crash left is known by it
     host.sweep(posixpath.dirname(path), lambda item, part_epoch: (item, part_epoch) == (0, epoch))
     land_bytes(host, path, b"".join(lines), epoch)
@@ -88,12 +101,12 @@ def _ready(database: Database, trigger_id: str, inventory: str) -> None:
         connection.execute(statement, {"inventory": inventory, "id": trigger_id})
 
 
-def publish_all(database: Database, config: Config) -> tuple[int, list[TransferError]]:
+def publish_all(database: Database, hosts: Hosts) -> tuple[int, list[TransferError]]:
     """Publish what is pending; (how many became ready, what went wrong with the others)."""
     published, errors = 0, list[TransferError]()
     for trigger_id in pending(database):
         try:
-            publish(database, config, trigger_id)
+            publish(database, hosts, trigger_id)
             published += 1
         except TransferError as error:
             errors.append(error)

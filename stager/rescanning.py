@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from manifests.cameras import load
 from manifests.manifest import Manifest
 from manifests.patterns import Pattern
-from stager.config import Config
+from stager import breakers
 from stager.database import Database, again
 from stager.focal_planes import folder_of, look
 from stager.models import PathText, decode_path
@@ -24,31 +25,34 @@ from transfers.hosts import FileInfo, Host
 AT_ONCE = 1000  # missing items looked for in one conversation
 
 
-def rescan(database: Database, config: Config) -> int:
-    """Look for the missing items of every active manifest; returns how many were found. A host that is down is
-    left for the next time."""
+def rescan(database: Database, hosts: Hosts) -> int:
+    """Look for the missing items of every active manifest; returns how many were found. A host that is paused or
+    cannot be used is left for the next time."""
     query = sa.text("""
         SELECT m.id, m.document FROM manifests m JOIN tallies t ON t.manifest_id = m.id
         WHERE m.intent = 'active' AND t.state = 'missing' AND t.items > 0""")
     with database.read() as connection:
         rows = connection.execute(query).all()
     found = 0
+    unusable = breakers.unusable(database) if rows else set()
     for manifest_id, document in rows:
         manifest = Manifest.from_canonical(document)
+        if manifest.source.host in unusable:
+            continue
         try:
-            source = Hosts(database, config)[manifest.source.host]
-            found += _rescan(database, config, source, manifest_id, manifest)
+            source = hosts[manifest.source.host]
+            found += _rescan(database, hosts.config.camera_folders, source, manifest_id, manifest)
         except TransferError:
             continue
     return found
 
 
-def _rescan(database: Database, config: Config, source: Host, manifest_id: int, manifest: Manifest) -> int:
+def _rescan(database: Database, folders: Sequence[Path], source: Host, manifest_id: int, manifest: Manifest) -> int:
     found = 0
     for lot in _missing(database, manifest_id):
         for item_id, info in _seek(source, lot):
             if manifest.kind == "chop":
-                found += _found_focal_plane(database, config, source, manifest, item_id, info)
+                found += _found_focal_plane(database, folders, source, manifest, item_id, info)
             else:
                 found += _found(database, item_id, info, _destination(manifest, info.path), info.size, None)
     return found
@@ -93,10 +97,10 @@ def _destination(manifest: Manifest, path: str) -> str:
 
 
 def _found_focal_plane(
-    database: Database, config: Config, source: Host, manifest: Manifest, item_id: int, info: FileInfo
+    database: Database, folders: Sequence[Path], source: Host, manifest: Manifest, item_id: int, info: FileInfo
 ) -> int:
     assert manifest.camera is not None
-    camera = load(manifest.camera, config.camera_folders)
+    camera = load(manifest.camera, folders)
     seen = next(iter(look(source, [info], manifest, camera)))
     if seen.problem:
         return _held(database, item_id, seen.problem)

@@ -12,7 +12,6 @@ from manifests.errors import ManifestError, Problem
 from manifests.manifest import Kind, Manifest
 from manifests.reading import read_manifest
 from stager import intents, scrubbing
-from stager.config import Config
 from stager.database import Database
 from stager.drawing import size
 from stager.opening import Hosts
@@ -50,18 +49,18 @@ def read(files: Sequence[Path]) -> list[Manifest]:
     return manifests
 
 
-def check(database: Database, config: Config, manifest: Manifest, submitted: Submitted, *, dry_run: bool) -> Check:
+def check(database: Database, hosts: Hosts, manifest: Manifest, submitted: Submitted, *, dry_run: bool) -> Check:
     """Read again what this manifest proved before, have what is gone brought again, and see that there is room.
 
     With `dry_run` nothing is asked for again.
     """
     known = scrubbing.copies_of_dataset(database, manifest.name)
-    checked = list(scrubbing.check(database, config, known))
+    checked = list(scrubbing.check(database, hosts, known))
     bad = [one for one in checked if one.trouble]
     unknown = next((one.trouble for one in bad if one.unknown), None)
     if bad and not dry_run:
         intents.retry(database, manifest.name)
-    free = Hosts(database, config)[manifest.destination.host].space().free
+    free = hosts[manifest.destination.host].space().free
     proven = len(checked) - len(bad)
     open_bytes = _open_bytes(database, manifest.name)
     to_come = open_bytes + (sum(one.copy.size for one in bad) if dry_run else 0)

@@ -26,14 +26,28 @@ class Decision:
     mtime_ns: int | None = None
 
 
-def decide(error: TransferError, tries: int, *, pinned: bool = False, most: int = MOST_TRIES) -> Decision:
+def decide(
+    error: TransferError,
+    tries: int,
+    *,
+    pinned: bool = False,
+    guarded: bool = False,
+    excused: bool = False,
+    most: int = MOST_TRIES,
+) -> Decision:
     """What to do next about an item that failed with `error` after `tries` failed tries before it.
 
     `pinned`: a list says which bytes the source must hold, so that a changed source is no new expectation.
+    `guarded`: a whole host failed and its breaker is opened for it: the item is due at once when that closes.
+    `excused`: a connection broke off, and other items came: the item was only on its way, and uses up no try.
     What time may mend waits, ever longer; what it cannot is held for a person, at once.
     """
     if error.phase == "stopped":
         return Decision(ItemState.WAITING, counts=False, released=True)
+    if guarded:
+        return Decision(ItemState.WAITING, counts=False)
+    if excused:
+        return Decision(ItemState.WAITING, FIRST_DELAY_S, counts=False)
     if error.kind in WAIT_S:
         return Decision(ItemState.WAITING, WAIT_S[error.kind], counts=False)
     if error.kind == "source missing":

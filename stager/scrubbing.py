@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from manifests.parts import Location
 from manifests.patterns import Pattern
 from stager import items
-from stager.config import Config
 from stager.database import Database, again
 from stager.models import decode_path
 from stager.opening import Hosts
@@ -68,19 +67,19 @@ def copies_at(database: Database, location: Location) -> list[Known]:
         return [copy for copy in known if matches(copy.path)]
 
 
-def check(database: Database, config: Config, copies: list[Known]) -> Iterator[Checked]:
+def check(database: Database, hosts: Hosts, copies: list[Known]) -> Iterator[Checked]:
     """Read every copy again and remember the outcome. A host that is down leaves what is known as it was."""
     for host in dict.fromkeys(copy.host for copy in copies):
         mine = [copy for copy in copies if copy.host == host]
         for start in range(0, len(mine), AT_ONCE):
-            checked = list(_check(database, config, host, mine[start : start + AT_ONCE]))
+            checked = list(_check(hosts, host, mine[start : start + AT_ONCE]))
             _remember(database, checked)
             yield from checked
 
 
-def _check(database: Database, config: Config, name: str, copies: list[Known]) -> Iterator[Checked]:
+def _check(hosts: Hosts, name: str, copies: list[Known]) -> Iterator[Checked]:
     try:
-        found = list(Hosts(database, config)[name].digest([copy.path for copy in copies], reread=True))
+        found = list(hosts[name].digest([copy.path for copy in copies], reread=True))
     except TransferError as error:
         yield from (Checked(copy, str(error), unknown=True) for copy in copies)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager.config import Config
+from stager import checking
+from stager.checking import Seen
 from stager.database import Database
 from stager.intents import UnknownName
 from stager.models import decode_path
 from stager.opening import Hosts
-from transfers.errors import TransferError
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,41 +130,52 @@ def _attempts(connection: Connection, items: list[ShownItem]) -> list[ShownAttem
 
 @dataclass(frozen=True, slots=True)
 class ShownHost:
-    """A host: `state` is paused, unused, in use, or with a check reachable or down. Space in bytes."""
+    """A host: `state` is paused, unused, in use or in trouble, or with a check reachable or down.
+
+    `problem` is what the daemon (`trouble`: its kind) or the check found; `checked` has all that a check learned.
+    Times are in seconds.
+    """
 
     name: str
     kind: str
     root: str
     state: str
     reason: str | None = None
+    trouble: str | None = None
     problem: str | None = None
-    free: int | None = None
-    total: int | None = None
+    troubled_s: float | None = None
+    next_look_s: float | None = None
+    reached: str | None = None
+    checked: Seen | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain data; what was checked stands among the rest."""
+        said = asdict(self)
+        checked = said.pop("checked") or {"free": None, "total": None}
+        checked.pop("problem", None)
+        return said | checked
 
 
-def hosts(database: Database, config: Config, *, check: bool) -> list[ShownHost]:
-    """The hosts of the configuration; with `check`, each is opened and asked for its space."""
+def hosts(database: Database, opened: Hosts, names: Sequence[str] = (), *, check: bool) -> list[ShownHost]:
+    """The hosts of the configuration, or those named; with `check`, each is looked at."""
+    described = {name: host for name, host in opened.config.hosts.items() if not names or name in names}
+    seen = checking.look(opened, list(described)) if check else {}
     with database.read() as connection:
-        query = sa.text("SELECT name, paused, reason, marker FROM hosts")
+        query = sa.text(f"SELECT *, {database.now} AS now FROM hosts")
         known = {row.name: row for row in connection.execute(query)}
-    opened = Hosts(database, config)
-    return [
-        _host(opened, name, described.kind, described.root, known.get(name), check)
-        for name, described in config.hosts.items()
-    ]
+    return [_host(name, host.kind, host.root, known.get(name), seen.get(name)) for name, host in described.items()]
 
 
-def _host(opened: Hosts, name: str, kind: str, root: str, known: Any, check: bool) -> ShownHost:
+def _host(name: str, kind: str, root: str, known: Any, seen: Seen | None) -> ShownHost:
     paused = bool(known and known.paused)
     reason = known.reason if known else None
-    if not check:
-        state = "paused" if paused else "in use" if known and known.marker else "unused"
-        return ShownHost(name, kind, root, state, reason)
-    try:
-        space = opened[name].space()
-    except TransferError as error:
-        return ShownHost(name, kind, root, "down", reason, str(error))
-    return ShownHost(name, kind, root, "paused" if paused else "reachable", reason, None, space.free, space.total)
+    reached = known.reached if known else None
+    if seen is not None:
+        state = "down" if seen.problem else "paused" if paused else "reachable"
+        return ShownHost(name, kind, root, state, reason, problem=seen.problem, reached=reached, checked=seen)
+    if known and known.trouble_kind:
+        waits = (max(0.0, known.now - known.trouble_since), max(0.0, known.next_look - known.now))
+        state = "paused" if paused else "in trouble"
+        return ShownHost(name, kind, root, state, reason, known.trouble_kind, known.trouble, *waits, reached)
+    state = "paused" if paused else "in use" if known and known.marker else "unused"
+    return ShownHost(name, kind, root, state, reason, reached=reached)

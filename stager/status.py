@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stager import hours
+
+LATELY_S = 3600.0  # for which a route that has no work is still told of
 RATE_WINDOW_S = 60.0  # what was proven in this time makes the rate
 STATES = ("done", "running", "waiting", "held", "missing", "excluded")
 
@@ -40,6 +43,48 @@ class Row:
     eta_s: float | None
     last_error: str | None
 
+    @property
+    def hosts(self) -> tuple[str, str]:
+        """The two ends of its route."""
+        return self.source.partition(":")[0], self.destination.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """A host that the database knows: whether an operator paused it, what trouble the daemon has with it (`kind` is
+    None: none), and how much waits for it. `reached` says how it was last spoken to; `since` is of the trouble."""
+
+    host: str
+    paused: bool
+    reason: str | None
+    kind: str | None
+    problem: str | None
+    since: str | None
+    troubled_s: float | None
+    next_look_s: float | None
+    files: int
+    triggers: int
+    reached: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """A route that has work or worked lately: its streams now and why so many, how quick it is or last was, its limits.
+    `closed_until` is the time of day at which it opens again; None while it is open. `ago_s`: since it last worked."""
+
+    source: str
+    destination: str
+    streams: int | None
+    why: str
+    rate_bytes_per_s: float | None
+    failures: int
+    busy: bool
+    waiting: int
+    bytes_per_s: int | None
+    hours: str | None
+    closed_until: str | None
+    ago_s: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -48,6 +93,8 @@ class Snapshot:
     at: str
     datasets: list[Row]
     refused: list[dict[str, str]]
+    hosts: list[HostRow] = field(default_factory=list)
+    routes: list[RouteRow] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,8 +126,9 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
         return nothing
     on_sqlite = isinstance(connection, sqlite3.Connection)
     cursor = connection.cursor()
-    if not _has_tables(cursor, on_sqlite):
+    if not _has_table(cursor, on_sqlite, "tallies"):
         return nothing
+    tells_of_hosts = _has_table(cursor, on_sqlite, "routes")  # a daemon of this version has opened it already
     cursor.execute("BEGIN")
     now = float(_all(cursor, _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL)[0][0])
     tallies: dict[int, dict[str, tuple[int, int, int]]] = {}
@@ -89,17 +137,22 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     ):
         tallies.setdefault(manifest, {})[state] = (int(files), int(size), int(unknown))
     paused = {row[0] for row in _all(cursor, "SELECT name FROM hosts WHERE paused")}
+    manifests = _all(cursor, _MANIFESTS)
+    waiting = _waiting(manifests, tallies)
+    hosts = _hosts(cursor, waiting, now) if tells_of_hosts else []
+    troubles = {host.host: host.problem for host in hosts if host.kind}
     rows = [
-        _row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, now)
-        for found in _all(cursor, _MANIFESTS)
+        _row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, troubles, now)
+        for found in manifests
         if dataset is None or dataset in (found[1], found[2])
     ]
+    routes = _routes(cursor, waiting, now) if tells_of_hosts else []
     refused = [
         {"file": file, "problem": problem}
         for file, problem in _all(cursor, "SELECT path, problem FROM spooled WHERE problem IS NOT NULL ORDER BY path")
     ]
     cursor.execute("ROLLBACK")
-    return Snapshot(_iso(now), rows, refused)
+    return Snapshot(_iso(now), rows, refused, hosts, routes)
 
 
 _NOW_SQLITE = "SELECT (julianday('now') - 2440587.5) * 86400.0"
@@ -109,11 +162,11 @@ _MANIFESTS = """
     FROM manifests WHERE intent IN ('active', 'held', 'cancelled') ORDER BY dataset, id"""
 
 
-def _has_tables(cursor: Any, on_sqlite: bool) -> bool:
+def _has_table(cursor: Any, on_sqlite: bool, table: str) -> bool:
     catalogue = (
         "sqlite_master WHERE name" if on_sqlite else "pg_tables WHERE schemaname = current_schema() AND tablename"
     )
-    return bool(_all(cursor, f"SELECT count(*) FROM {catalogue} = 'tallies'")[0][0])
+    return bool(_all(cursor, f"SELECT count(*) FROM {catalogue} = '{table}'")[0][0])
 
 
 def _all(cursor: Any, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
@@ -127,6 +180,7 @@ def _row(
     found: Any,
     tally: dict[str, tuple[int, int, int]],
     paused: set[str],
+    troubles: Mapping[str, str | None],
     now: float,
 ) -> Row:
     manifest, dataset, name, revision, kind, source, destination, lead, intent, *ends = found
@@ -157,8 +211,81 @@ def _row(
         percent_of="bytes" if of_bytes else "files",
         rate_bytes_per_s=rate,
         eta_s=left / rate if left and rate else None,
-        last_error=None if whole else _last_error(cursor, on_sqlite, manifest),
+        last_error=None if whole else _last_error(cursor, on_sqlite, manifest) or _first(troubles, ends),
     )
+
+
+def _first(troubles: Mapping[str, str | None], hosts: Sequence[str]) -> str | None:
+    return next((troubles[host] for host in hosts if host in troubles), None)
+
+
+def _waiting(
+    manifests: Sequence[Any], tallies: Mapping[int, Mapping[str, tuple[int, int, int]]]
+) -> dict[tuple[str, str], int]:
+    """By route, the files of active manifests that wait for their turn."""
+    waiting: dict[tuple[str, str], int] = {}
+    for found in manifests:
+        files = tallies.get(found[0], {}).get("waiting", (0, 0, 0))[0]
+        if files and found[8] == "active":
+            waiting[found[9], found[10]] = waiting.get((found[9], found[10]), 0) + files
+    return waiting
+
+
+def _hosts(cursor: Any, waiting: Mapping[tuple[str, str], int], now: float) -> list[HostRow]:
+    found = _all(
+        cursor,
+        """SELECT name, paused, reason, trouble_kind, trouble, trouble_since, next_look, reached FROM hosts
+           ORDER BY name""",
+    )
+    triggers: dict[str, int] = {}
+    if any(row[3] for row in found):
+        triggers = dict(_all(cursor, "SELECT host, count(*) FROM triggers WHERE state = 'pending' GROUP BY host"))
+    return [
+        HostRow(
+            host=name,
+            paused=bool(paused),
+            reason=reason,
+            kind=kind,
+            problem=problem,
+            since=None if since is None else _iso(since),
+            troubled_s=None if since is None else max(0.0, now - since),
+            next_look_s=None if look is None else max(0.0, look - now),
+            files=sum(files for ends, files in waiting.items() if name in ends),
+            triggers=triggers.get(name, 0),
+            reached=reached,
+        )
+        for name, paused, reason, kind, problem, since, look, reached in found
+    ]
+
+
+def _routes(cursor: Any, waiting: Mapping[tuple[str, str], int], now: float) -> list[RouteRow]:
+    """The routes that have work or worked lately."""
+    query = """SELECT source, destination, streams, why, rate_bytes_per_s, failures, busy, bytes_per_s, hours, at
+               FROM routes"""
+    told = {(row[0], row[1]): row[2:] for row in _all(cursor, query)}
+    unknown = (None, "it has not worked yet", None, 0, False, None, None, None)
+    routes = []
+    for ends in sorted({*waiting, *told}):
+        streams, why, rate, failures, busy, limit, open_hours, at = told.get(ends, unknown)
+        ago = None if at is None else max(0.0, now - at)
+        if ends in waiting or (ago is not None and ago < LATELY_S):
+            closed = hours.closed_until(open_hours, datetime.fromtimestamp(now).astimezone().time())
+            routes.append(
+                RouteRow(
+                    *ends,
+                    streams,
+                    why,
+                    rate,
+                    failures,
+                    bool(busy),
+                    waiting.get(ends, 0),
+                    limit,
+                    open_hours,
+                    closed,
+                    ago,
+                )
+            )
+    return routes
 
 
 def _state(intent: str, files: dict[str, int], whole: bool, paused: bool) -> str:

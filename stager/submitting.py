@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,28 +74,43 @@ class Submitted:
 
 
 def submit(
-    database: Database, config: Config, manifest: Manifest, where: str = "", *, dry_run: bool = False
+    database: Database,
+    config: Config,
+    manifest: Manifest,
+    where: str = "",
+    *,
+    dry_run: bool = False,
+    hosts: Hosts | None = None,
 ) -> Submitted:
     """Make `manifest` what Stager is to carry out under its name.
 
     The same document with the same files at the source changes nothing; files that are new or changed there
     make the next revision, and so does a changed document. Raises ManifestError, with nothing changed, for a
     manifest that does not fit the configuration, matches nothing or sends two files to one place, and
-    TransferError when the source cannot be listed.
+    TransferError when the source cannot be listed. `hosts`: those that are open already, where there are some.
     """
     _check(config, manifest, where)
     camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
     if camera and (problem := check_ids(camera, manifest)):
         raise ManifestError((Problem("expect", problem),), where)
-    with database.alone(f"submit {manifest.name}"):
-        return _submit(database, config, manifest, camera, where, dry_run)
+    with (
+        database.alone(f"submit {manifest.name}"),
+        nullcontext(hosts) if hosts is not None else Hosts(database, config) as opened,
+    ):
+        return _submit(database, config, opened[manifest.source.host], manifest, camera, where, dry_run)
 
 
 def _submit(
-    database: Database, config: Config, manifest: Manifest, camera: Camera | None, where: str, dry_run: bool
+    database: Database,
+    config: Config,
+    source: Host,
+    manifest: Manifest,
+    camera: Camera | None,
+    where: str,
+    dry_run: bool,
 ) -> Submitted:
     before = revising.latest(database, manifest.name)
-    source, notes = Hosts(database, config)[manifest.source.host], _shared_trigger(database, manifest)
+    notes = _shared_trigger(database, manifest)
     planned = _not_onto_itself(manifest, _plan(source, manifest, camera, notes), where)
     first = next(planned, None)
     same = before is not None and before.digest == manifest.digest()

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from stager import items
-from stager.config import Config
+from stager import breakers, items
 from stager.database import Database
 from stager.models import decode_path
 from stager.opening import Hosts
 from transfers.errors import TransferError
+from transfers.hosts import Host
 
 FIRST_LOOK_S = 30 * 86400.0  # how far back a worker that starts looks for leases that were lost
 OVERLAP_S = 3600.0  # a transaction that was open at the sweep before may have written an earlier time
 
 
-def sweep(database: Database, config: Config, since: float | None) -> tuple[list[str], float]:
+def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[str], float]:
     """Sweep the folders of items whose lease was lost after `since` (None: in the last month).
 
-    Returns the locations removed and the time up to which all was swept; a host that cannot be reached now
-    keeps that time where it was, so that the next sweep tries again.
+    Returns the locations removed and the time up to which all was swept; a host that is paused or cannot be
+    reached now keeps that time where it was, so that the next sweep tries again.
     """
     with database.read() as connection:
         now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
@@ -39,9 +39,13 @@ def sweep(database: Database, config: Config, since: float | None) -> tuple[list
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
     removed, swept = list[str](), True
+    unusable = breakers.unusable(database)
     for name, paths in folders.items():
+        if name in unusable:
+            swept = False
+            continue
         try:
-            removed += _sweep_host(database, config, name, paths)
+            removed += _sweep_host(database, hosts[name], paths)
         except TransferError:  # down now, or no longer configured: another sweep will see
             swept = False
     return removed, now if swept else begun + OVERLAP_S
@@ -58,11 +62,9 @@ def sweep_scratch(folder: Path, older_than_s: float = 3600.0) -> list[Path]:
     return removed
 
 
-def _sweep_host(database: Database, config: Config, name: str, paths: set[str]) -> list[str]:
-    host = Hosts(database, config)[name]
-
+def _sweep_host(database: Database, host: Host, paths: set[str]) -> list[str]:
     def is_dead(item: int, epoch: int) -> bool:
         # Inventories and markers are of item 0, and swept where they are made.
         return item != 0 and not items.alive(database, [(item, epoch)])
 
-    return [f"{name}:{part}" for path in sorted(paths) for part in host.sweep(path, is_dead)]
+    return [f"{host.name}:{part}" for path in sorted(paths) for part in host.sweep(path, is_dead)]

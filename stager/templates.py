@@ -21,6 +21,12 @@ kind = "store"                          # a mass store...
 driver = "directory"                    # ...that is mounted here
 root = "/mss"                           # change this
 
+# Another machine, reached over SSH; nothing is installed there.
+# [hosts.far]
+# kind = "ssh"
+# address = "far.example.edu"           # or an alias of your ssh configuration
+# root = "/data"
+
 # Where triggers wait for a pipeline: `stager queue claim pipeline`.
 [queues.pipeline]
 kind = "table"

@@ -17,12 +17,11 @@ import sqlalchemy as sa
 
 from manifests.cameras import Camera, load
 from manifests.manifest import Manifest
-from stager import copies, focal_planes, items, registry, retrying
+from stager import breakers, copies, focal_planes, items, registry, retrying
 from stager.config import Config
 from stager.database import Database
 from stager.items import Claimed, Finished
-from stager.opening import Hosts
-from stager.routes import Throttle
+from stager.routes import Throttle, Traffic
 from transfers.copying import copy
 from transfers.errors import Refused, SourceMissing, TransferError, Transient
 from transfers.fits import Header
@@ -33,6 +32,7 @@ from transfers.unpacking import is_packed, unpack
 FLUSH_ITEMS = 100  # results written in one transaction...
 FLUSH_S = 1.0  # ...or after this long
 LOT_FILES = 128  # copied in one conversation...
+FAR_LOT_FILES = 1024  # ...where it crosses a network, and each beginning and end waits for round trips...
 LOT_BYTES = 1 << 30  # ...or so many bytes
 FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
 
@@ -57,22 +57,34 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Claimed items of one manifest, and all that is needed to carry them out."""
+    """Claimed items of one manifest, and all that is needed to carry them out; its hosts are open."""
 
     database: Database
     config: Config
     manifest: Manifest
     worker: str
     claimed: Sequence[Claimed]
+    source: Host
+    destination: Host
+    traffic: Traffic
     stop: Callable[[], bool]
     progress: Progress = field(default_factory=Progress)
     draining: Callable[[], bool] = bool  # true: begin nothing more, finish what is begun
+    troubles: dict[str, TransferError] = field(default_factory=dict)  # hosts that became unusable on the way
 
     @cached_property
     def throttle(self) -> Throttle:
         """What bytes are reported to as they flow: counts them, and keeps to the route's rate."""
         route = self.config.route(self.manifest.source.host, self.manifest.destination.host)
-        return Throttle(route.bytes_per_s, self.progress.add_bytes, self.stop)
+        return Throttle(route.bytes_per_s, self._moved, self.stop)
+
+    def _moved(self, count: int) -> None:
+        self.progress.add_bytes(count)
+        self.traffic.moved(count)
+
+    def ends(self) -> bool:
+        """Whether nothing more of it is to be begun."""
+        return self.stop() or self.draining() or bool(self.troubles)
 
     @property
     def camera(self) -> Camera | None:
@@ -80,26 +92,26 @@ class Batch:
         return load(name, self.config.camera_folders) if name else None
 
 
-def carry_out(batch: Batch) -> None:
-    """Bring every item of the batch to its place, or say why not. Never raises a TransferError.
+def carry_out(batch: Batch) -> int:
+    """Bring every item of the batch to its place, or say why not; returns how many came. Never raises a TransferError.
 
-    Items that were not begun when `stop` became true are given back.
+    Items that were not begun when `stop` became true, or when one of the hosts became unusable (`troubles` then
+    says why), are given back.
     """
     writer = _Writer(batch)
     begun = time.monotonic()
     try:
-        hosts = Hosts(batch.database, batch.config)
-        source, destination = hosts[batch.manifest.source.host], hosts[batch.manifest.destination.host]
         results = _chop_all if batch.manifest.kind == "chop" else _copy_all
-        for finished in results(batch, source, destination):
+        for finished in results(batch, batch.source, batch.destination):
             writer.add(finished)
     except TransferError as error:  # a whole host cannot be used: no item of the batch could be tried further
         for item in writer.unwritten():
             writer.add(_failed(batch, item, error, time.monotonic() - begun))
-    stopped = Transient("the daemon is stopping", side="local", phase="stopped")
+    stopped = Transient("it was not begun", side="local", phase="stopped")
     for item in writer.unwritten():
         writer.add(_failed(batch, item, stopped, 0.0))
     writer.flush()
+    return writer.done
 
 
 class _Writer:
@@ -110,6 +122,7 @@ class _Writer:
         self._open = {item.id: item for item in batch.claimed}
         self._due: list[Finished] = []
         self._flushed = time.monotonic()
+        self.done = 0
 
     def unwritten(self) -> list[Claimed]:
         return list(self._open.values())
@@ -117,6 +130,8 @@ class _Writer:
     def add(self, finished: Finished) -> None:
         self._open.pop(finished.item.id, None)
         self._due.append(finished)
+        if finished.decision is None or not finished.decision.released:
+            self.batch.traffic.finished(finished.error is None)
         if len(self._due) >= FLUSH_ITEMS or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
@@ -126,13 +141,25 @@ class _Writer:
                 self.batch.database, self.batch.worker, self._due, folders=self.batch.config.camera_folders
             )
             self.batch.progress.items += written.done
+            self.done += written.done
         self._due = []
         self._flushed = time.monotonic()
 
 
 def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -> Finished:
-    most = batch.config.stager.tries
-    decision = retrying.decide(error, item.tries, pinned=item.digest is not None, most=most)
+    guarded = error.host in (batch.source.name, batch.destination.name) and breakers.is_of_host(error)
+    if guarded:
+        batch.troubles.setdefault(error.host, error)
+    # One file may break the connection each time: a batch that brings nothing must use up its tries.
+    excused = breakers.is_of_connection(error) and batch.traffic.brought > 0
+    decision = retrying.decide(
+        error,
+        item.tries,
+        pinned=item.digest is not None,
+        guarded=guarded,
+        excused=excused,
+        most=batch.config.stager.tries,
+    )
     return Finished(item, seconds, error=error, decision=decision)
 
 
@@ -141,20 +168,23 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
 
 def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
     """Copy, archive or restore: the same work between hosts of different kinds, a lot after the other."""
-    for lot in _lots(batch.claimed):
-        if batch.stop() or batch.draining():
+    most = FAR_LOT_FILES if source.far or destination.far else LOT_FILES
+    for lot in _lots(batch.claimed, most):
+        if batch.ends():
             return
         yield from _copy_lot(batch, source, destination, lot)
 
 
-def _lots(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:
-    """The items in lots of LOT_FILES or LOT_BYTES, so that a daemon that stops has not much to wait for."""
+def _lots(claimed: Sequence[Claimed], most: int) -> Iterator[list[Claimed]]:
+    """The items in lots of so many files or LOT_BYTES, so that a daemon that stops has not much to wait for."""
     lot: list[Claimed] = []
+    total = 0
     for item in claimed:
         lot.append(item)
-        if len(lot) == LOT_FILES or sum(one.size or 0 for one in lot) >= LOT_BYTES:
+        total += item.size or 0
+        if len(lot) == most or total >= LOT_BYTES:
             yield lot
-            lot = []
+            lot, total = [], 0
     if lot:
         yield lot
 
@@ -174,13 +204,12 @@ def _copy_lot(batch: Batch, source: Host, destination: Host, lot: Sequence[Claim
     wants = [_want(batch, item, proven.get(item.source)) for item in sound]
     if not wants:
         return
-    route = batch.config.route(source.name, destination.name)
     for want, result in copy(
         source,
         destination,
         wants,
         proof=batch.manifest.proof,
-        streams=route.streams,
+        streams=batch.traffic.streams,
         on_bytes=batch.throttle,
         stop=batch.stop,
     ):
@@ -259,7 +288,7 @@ def _images(batch: Batch, host: str, item: Claimed, hdus: Sequence[Hdu]) -> list
 def _chop_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
     """Chop one focal plane after the other; a bad one is no trouble to the next."""
     for item in batch.claimed:
-        if batch.stop() or batch.draining():
+        if batch.ends():
             return
         begun = time.monotonic()
         try:
@@ -325,7 +354,6 @@ def _chop_plain(
         Want(item.id, item.epoch, path, to, size, mtime_ns, digest, batch.manifest.replace, piece)
         for _, to, piece in made
     ]
-    route = batch.config.route(batch.manifest.source.host, destination.name)
     receipts: dict[str, Receipt] = {}
     failure: TransferError | None = None
     for want, result in copy(
@@ -333,7 +361,7 @@ def _chop_plain(
         destination,
         wants,
         proof=batch.manifest.proof,
-        streams=route.streams,
+        streams=batch.traffic.streams,
         on_bytes=batch.throttle,
         stop=batch.stop,
     ):

@@ -2669,7 +2669,7 @@ MESSAGE_MOST = 16 << 20
 NONCE_BYTES = 32
 HOLD_BYTES = 384 << 10  # held back, so that a small file goes out in one write
 ROOM_BYTES = 256 << 10
-CALL_PATIENCE_S = 900  # a far side that says nothing for so long in the middle of a call is gone
+CALL_PATIENCE_S = 4 * 3600  # a far side that says nothing for so long in the middle of a call is gone
 IDLE_PATIENCE_S = 600  # and nobody needs an agent that was not asked for anything for so long
 STOP_LOOK_S = 0.2
 
@@ -2712,8 +2712,9 @@ class Outgoing:
 class Incoming:
     """Frames from the other end: (name, body), or ("data", bytes that are good until the next frame)."""
 
-    def __init__(self, read_into: Callable[[memoryview], int]) -> None:
+    def __init__(self, read_into: Callable[[memoryview], int], most: int = MESSAGE_MOST) -> None:
         self.read_into = read_into
+        self.most = {MESSAGE: most, DATA: CHUNK}
         self.room = memoryview(bytearray(ROOM_BYTES))
         self.start = self.end = 0
         self.body = memoryview(bytearray(CHUNK))
@@ -2746,7 +2747,7 @@ class Incoming:
         while self.end - self.start < HEAD.size:
             self.more()
         magic, what, size = HEAD.unpack_from(self.room, self.start)
-        if magic != MAGIC or size > {MESSAGE: MESSAGE_MOST, DATA: CHUNK}.get(what, -1):
+        if magic != MAGIC or size > self.most.get(what, -1):
             seen = bytes(self.room[self.start : min(self.end, self.start + 40)])
             raise Fault("transient", "what came over the channel is no frame: %r" % seen, phase="frame")
         self.start += HEAD.size
@@ -2816,6 +2817,12 @@ def want_from(fields: List[Any]) -> Want:
         return want
     header, cuts, pad = fields[-1]
     return want._replace(piece=Piece(header.encode("latin-1"), tuple(Cut(*cut) for cut in cuts), pad))
+
+
+def send_unit(out: Outgoing, unit: List[Want]) -> None:
+    """Ask for a unit, want by want."""
+    for want in unit:
+        out.message("want", {"want": plain_want(want), "last": want is unit[-1]}, hold=True)
 
 
 class Server:
@@ -2900,9 +2907,13 @@ class Server:
             yield received_frame(name, body)
 
     def units(self) -> Iterator[List[Want]]:
+        unit: List[Want] = []
         for name, body in iter(self.next_frame, None):
-            if name == "unit":
-                yield [want_from(fields) for fields in body]
+            if name == "want":
+                unit.append(want_from(body["want"]))
+                if body["last"]:
+                    yield unit
+                    unit = []
 
     def stop(self) -> bool:
         """Whether a stop was sent, or the other end is gone: looked for now and then while nothing is read."""
@@ -2971,7 +2982,8 @@ class Server:
                 self.out.data(hdu.header)
 
     def on_sweep(self, prefix: str) -> None:
-        self.answer("swept", self.served().sweep(prefix, self.ask_dead))
+        for path in self.served().sweep(prefix, self.ask_dead):
+            self.answer("swept", path)
 
     def ask_dead(self, item: int, epoch: int) -> bool:
         """The other end knows which leases live."""

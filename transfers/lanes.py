@@ -61,6 +61,7 @@ class Lanes:
         self._whole = False  # nothing more will be put on the piles
         self._waiting: dict[int, Want] = {}
         self._lanes: dict[int, threading.Thread] = {}
+        self._working: list[int] = []  # the lanes that count: those that were refused for being too many do not
         self._last_error: TransferError | None = None
         self._failure: BaseException | None = None
 
@@ -93,6 +94,7 @@ class Lanes:
         while True:
             self._begin_lanes()
             with self.changed:
+                self._give_up_alone()
                 over = self._whole and not self._lanes and self._filling.is_over()
             try:
                 result = self._results.get(timeout=None if over else LOOK_S) if not over else self._results.get_nowait()
@@ -103,6 +105,15 @@ class Lanes:
             if result is not None:
                 self._waiting.pop(id(result[0]), None)
                 yield result
+
+    def _give_up_alone(self) -> None:
+        """Where no lane works and none will be begun, nobody would fill the large files that are waited for."""
+        if self._lanes:
+            return
+        if self.stop():
+            self._filling.give_up(Transient("stopped before the file was done", phase="stopped", side="local"))
+        elif self._last_error is not None:
+            self._filling.give_up(self._last_error)
 
     # The piles.
 
@@ -122,8 +133,7 @@ class Lanes:
                 if len(self._pile) == 1:
                     self.tell(None)  # so that lanes begin at once
         except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
-            self._failure = error
-            self._left.set()
+            self.broke(error)
         finally:
             if isinstance(units, Generator):
                 units.close()
@@ -157,8 +167,15 @@ class Lanes:
     def tell(self, result: Result | None) -> None:
         self._results.put(result)
 
+    def broke(self, error: BaseException) -> None:
+        """A thread ended with what is no TransferError: all end, and it is raised by who asks for the results."""
+        self._failure = error
+        self._left.set()
+
     def may_go_on(self, number: int) -> bool:
-        return number < self.streams.allowed() and not self.stop()
+        """Whether this lane is among as many as are allowed: not by its number, as those below may have ended."""
+        with self.changed:
+            return number in self._working[: self.streams.allowed()] and not self.stop()
 
     def unit(self, number: int) -> list[Want] | None:
         """The next unit for this lane; None when it is to end its conversation."""
@@ -166,6 +183,12 @@ class Lanes:
             return None
         with self.changed:
             return self._pile.popleft() if self._pile else None
+
+    def put_back(self, unit: list[Want]) -> None:
+        """A unit that a lane took and could not begin: for another, if one is left."""
+        with self.changed:
+            self._pile.appendleft(unit)
+            self.changed.notify_all()
 
     def block(self, number: int) -> Block | None:
         """The next block of a large file, likewise; those of a file that is begun are brought while draining too."""
@@ -195,9 +218,12 @@ class Lanes:
         with self.changed:
             self._filling.lost(block, error)
 
-    def failed(self, error: TransferError) -> None:
-        """A conversation broke off, or could not be begun."""
-        self._last_error = error
+    def failed(self, error: TransferError, number: int | None = None) -> None:
+        """A conversation broke off, or could not be begun; with the number of a lane, it ends with that."""
+        with self.changed:
+            self._last_error = error
+            if number in self._working:  # before others ask whether they may go on: it was the one too many
+                self._working.remove(number)
         if isinstance(error, Congested):
             self.streams.congested(time.monotonic())
 
@@ -214,17 +240,19 @@ class Lanes:
             for number in free[: max(0, allowed - len(self._lanes))]:
                 thread = threading.Thread(target=self._run, args=(number,), name=f"lane-{number}", daemon=True)
                 self._lanes[number] = thread
+                self._working.append(number)
                 thread.start()
 
     def _run(self, number: int) -> None:
         try:
             Lane(self, number).work()
         except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
-            self._failure = error
-            self._left.set()
+            self.broke(error)
         finally:
             with self.changed:
                 del self._lanes[number]
+                if number in self._working:
+                    self._working.remove(number)
                 if not self._lanes and self._last_error is not None:
                     self._filling.give_up(self._last_error)
                 self.changed.notify_all()
@@ -240,12 +268,13 @@ class Lane:
 
     def work(self) -> None:
         """Work until nothing is left, or it is of no use: what broke off by chance is begun anew a few times."""
-        for _ in range(CONVERSATIONS):
+        for turn in range(1, CONVERSATIONS + 1):
             while (error := self._conversation()) is None:
                 if not self.lanes.wait(self.number):
                     return
-            self.lanes.failed(error)
-            if not isinstance(error, Transient):
+            last = turn == CONVERSATIONS or not isinstance(error, Transient)
+            self.lanes.failed(error, self.number if last else None)
+            if last:
                 return
 
     def _conversation(self) -> TransferError | None:
@@ -282,6 +311,8 @@ class _FileStream:
         finally:
             if isinstance(results, Generator):
                 results.close()
+        if self.first is not None:  # nothing of it was asked for: the conversation did not come about
+            self.lanes.put_back(self.first)
         left = [want for wants in self.open.values() for want in wants]
         why = self.broken or Transient("stopped before the file was done", phase="stopped", side="local")
         for want in left:

@@ -25,10 +25,12 @@ from transfers.agent import (
     Incoming,
     Outgoing,
     batches,
+    checked,
+    facts_of,
     fault_from,
     plain_want,
-    received_frame,
     send_frame,
+    send_unit,
     units_of,
 )
 from transfers.channels import Channel, Client
@@ -61,6 +63,7 @@ BOOT = (
     "exec(compile(zlib.decompress(r(int(r(8),16))),'stager-agent','exec'),{'__name__':'stager-agent'})"
 )
 NOISE_BYTES = 1 << 20  # of a shell's own talk before the agent's greeting
+ANSWER_MOST = 2 << 20  # bytes of one answer: what is not trusted must not fill our memory
 GREETING_S = 60.0
 IDLE_S = 120.0  # after which an idle conversation is ended...
 ASKED_S = 20.0  # ...or asked whether it is still there, before it is trusted with a call
@@ -89,7 +92,7 @@ class Conversation:
         self.marker: str | None = None
         self.channel: Channel = host.client.run(f'exec {host.python} -c "{BOOT}"')
         self.out = Outgoing(self.channel.write)
-        self.incoming = Incoming(self.channel.read_into)
+        self.incoming = Incoming(self.channel.read_into, ANSWER_MOST)
         try:
             self.hello = self._greet()
         except BaseException:
@@ -309,6 +312,13 @@ class SshHost:
                     one.channel.kill()
                 return
 
+    def _outwait(self, one: Conversation, stop: Stop, over: threading.Event) -> None:
+        """End the channel where a call does not end some time after it was to stop."""
+        while not over.wait(0.5):
+            if stop() and not over.wait(STOP_PATIENCE_S):
+                one.channel.kill()
+                return
+
     def error(self, fault: Fault) -> TransferError:
         """A fault of the far side as this host's error."""
         error = from_fault(fault, self.name)
@@ -329,7 +339,7 @@ class SshHost:
                 if name == "skipped":
                     yield _made_of(one, Skipped, body)
                 else:
-                    yield _made_of(one, FileInfo, self._checked(one, name, body, "info", list))
+                    yield _within(one, prefix, _made_of(one, FileInfo, self._checked(one, name, body, "info", list)))
 
     def find(self, paths: Iterable[str]) -> Iterator[FileInfo | TransferError | None]:
         for some in batches(paths, PATHS):
@@ -405,14 +415,14 @@ class SshHost:
             return _text(one, self._only(one, "unpacked"))
 
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]:
-        removed: list[Any] = []
+        removed: list[str] = []
         with self._called("sweep", prefix=prefix) as one:
             for name, body in one.answers():
                 if name == "part" and isinstance(body, list) and len(body) == 2:
                     one.out.message("dead", bool(dead(int(body[0]), int(body[1]))))
                 else:
-                    removed = self._checked(one, name, body, "swept", list)
-            return [str(path) for path in removed]
+                    removed.append(_text(one, self._checked(one, name, body, "swept", str)))
+        return removed
 
     def read(self, wants: Iterable[Want]) -> Iterator[Frame]:
         """The frames, in the order of the wants; these are asked for as they are sent on, not all at once."""
@@ -420,9 +430,9 @@ class SshHost:
             asking = _Asking(one, units_of(wants))
             asking.ask()
             for name, body in one.answers():
-                if name in ("end", "fault"):
-                    asking.answered()
-                yield received_frame(name, body)
+                yield asking.checked(name, body)
+            if asking.open:
+                raise one.nonsense(f"{len(asking.open)} files that were asked for did not come")
 
     def land(
         self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
@@ -430,7 +440,7 @@ class SshHost:
         sent = _Sent()
         for name, body, one in self._fed("land", frames, stop, sent, proof=proof):
             if name == "fault":
-                yield self.error(fault_from(body))
+                yield self.error(sent.fault(one, body))
             elif name == "opened":
                 yield _made_of(one, Opened, body)
             else:
@@ -451,7 +461,7 @@ class SshHost:
     ) -> Iterator[Receipt | TransferError]:
         with self._called("carry", stop, proof=proof) as one:
             for unit in units_of(wants):
-                one.out.message("unit", [plain_want(want) for want in unit], hold=True)
+                send_unit(one.out, unit)
             one.out.message("over")
             for name, body in one.answers():
                 if name == "fault":
@@ -466,8 +476,11 @@ class SshHost:
         with self._conversation() as one:
             one.call(call, **arguments)
             feeding = _Feeding(one, frames, stop, sent)
+            over = threading.Event()
             try:
                 feeding.start()
+                if stop is not never:
+                    threading.Thread(target=self._outwait, args=(one, stop, over), daemon=True).start()
                 for name, body in one.answers():
                     yield name, body, one
             except BaseException:
@@ -475,6 +488,7 @@ class SshHost:
                 one.channel.kill()  # it may be in the middle of a write
                 raise
             finally:
+                over.set()
                 feeding.join()
             if feeding.failure is not None:
                 raise feeding.failure
@@ -486,31 +500,63 @@ class SshHost:
 
 
 class _Asking:
-    """Sends the wants of a read, some way ahead of their turn."""
+    """Sends the wants of a read, some way ahead of their turn, and holds what comes against them.
+
+    Where a file goes, and what it is, is said by the want and never by the far side.
+    """
 
     def __init__(self, one: Conversation, units: Iterator[list[Want]]) -> None:
         self.one = one
         self.units = units
-        self.open: deque[int] = deque()  # the bytes of each want that was asked for and is not answered
+        self.open: deque[Want] = deque()  # that were asked for and are not answered
+        self.begun: deque[int] = deque()  # the wants of each unit whose beginning has not come
+        self.bytes = 0  # of the open ones
+        self.inside = False
         self.over = False
 
     def ask(self) -> None:
-        while not self.over and len(self.open) < AHEAD_WANTS and sum(self.open) < AHEAD_BYTES:
+        while not self.over and len(self.open) < AHEAD_WANTS and self.bytes < AHEAD_BYTES:
             unit = next(self.units, None)
             if unit is None:
                 self.over = True
                 self.one.out.message("over")
                 return
-            self.open.extend((want.stretch[1] if want.stretch else want.size or 0) for want in unit)
-            self.one.out.message("unit", [plain_want(want) for want in unit], hold=True)
+            self.open.extend(unit)
+            self.bytes += sum(_size_of(want) for want in unit)
+            if len(unit) > 1:
+                self.begun.append(len(unit))
+            send_unit(self.one.out, unit)
         self.one.out.flush()
 
+    def checked(self, name: str, body: Any) -> Frame:
+        """A frame of the far side's, if it is one that may come now."""
+        if name == "unit" and self.begun and body == self.begun.popleft():
+            return name, body
+        if name == "file" and self.open and not self.inside and isinstance(body, dict):
+            self.inside = True
+            size, mtime_ns = body.get("size"), body.get("mtime_ns")
+            if all(value is None or (type(value) is int and value >= 0) for value in (size, mtime_ns)):
+                return facts_of(self.open[0], size, mtime_ns)
+        if name == "data" and self.inside:
+            return name, body
+        if name in ("end", "fault") and self.inside and isinstance(body, dict):
+            self.answered()
+            if name == "fault":
+                return name, fault_from(body)
+            size, digest = body.get("size"), body.get("digest")
+            if type(size) is int and size >= 0 and isinstance(digest, str) and len(digest) < 200:
+                return name, {"size": size, "digest": digest}
+        raise self.one.nonsense(f"{name} where it does not belong: {str(body)[:200]}")
+
     def answered(self) -> None:
-        if not self.open:
-            raise self.one.nonsense("a file that was not asked for")
-        self.open.popleft()
-        if len(self.open) < AHEAD_WANTS // 2 or sum(self.open) < AHEAD_BYTES // 2:
+        self.inside = False
+        self.bytes -= _size_of(self.open.popleft())
+        if len(self.open) < AHEAD_WANTS // 2 or self.bytes < AHEAD_BYTES // 2:
             self.ask()
+
+
+def _size_of(want: Want) -> int:
+    return want.stretch[1] if want.stretch else want.size or 0
 
 
 class _Sent:
@@ -518,18 +564,27 @@ class _Sent:
 
     def __init__(self) -> None:
         self.said: dict[tuple[int, str], tuple[int, str]] = {}
+        self._begun: set[tuple[int, str]] = set()
         self._at = (0, "")
         self._opened: dict[int, str] = {}
 
     def frame(self, name: str, body: Any) -> None:
-        if name == "file":
+        if name in ("file", "open"):
             self._at = (body["item"], body["path"])
+            self._begun.add(self._at)
+        if name == "open":
+            self._opened[body["item"]] = body["path"]
         elif name == "end":
             self.said[self._at] = (body["size"], body["digest"])
-        elif name == "open":
-            self._opened[body["item"]] = body["path"]
         elif name == "close":
             self.said[body["item"], self._opened[body["item"]]] = (body["size"], body["digest"])
+
+    def fault(self, one: Conversation, body: Any) -> Fault:
+        """The fault of a file that was sent."""
+        fault = fault_from(body)
+        if (fault.facts.get("item"), fault.facts.get("destination")) not in self._begun:
+            raise one.nonsense(f"a fault of something that was not sent: {fault}")
+        return fault
 
 
 class _Feeding(threading.Thread):
@@ -575,7 +630,20 @@ def _made_of(one: Conversation, kind: Callable[..., T], body: Any) -> T:
     types = list(kind.__annotations__.values())
     if not isinstance(body, list) or [type(value) for value in body] != types:
         raise one.nonsense(f"no {getattr(kind, '__name__', kind)}: {body}")
+    if any(type(value) is int and value < 0 for value in body[1:2]):  # the second is a size wherever it is a number
+        raise one.nonsense(f"no size: {body}")
     return kind(*body)
+
+
+def _within(one: Conversation, prefix: str, info: FileInfo) -> FileInfo:
+    """The file, if its path is one, and below the prefix that was scanned."""
+    try:
+        inside = not prefix or info.path == prefix or checked(info.path).startswith(f"{prefix}/")
+    except Fault:
+        inside = False
+    if not inside:
+        raise one.nonsense(f"a path that is not below {prefix or 'the root'}: {info.path}")
+    return info
 
 
 def _info(one: Conversation, body: Any) -> FileInfo | None:

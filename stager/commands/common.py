@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from stager.config import Config
     from stager.database import Database
+    from stager.opening import Hosts
 
 PIPED_COLUMNS = 400  # of a table that goes to a pipe or a file: a line for each row
 
@@ -54,6 +55,15 @@ def opened(config: str | None) -> Iterator[tuple[Config, Database]]:
         yield read, database
     finally:
         database.close()
+
+
+@contextmanager
+def opened_hosts(config: Config, database: Database) -> Iterator[Hosts]:
+    """The hosts of a configuration, closed at the end."""
+    from stager.opening import Hosts
+
+    with Hosts(database, config) as hosts:
+        yield hosts
 
 
 def console() -> Any:

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from stager.commands.common import ConfigOption, Exit, JsonOption, complain, console, opened, print_json, say
+from stager.commands.common import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    complain,
+    console,
+    opened,
+    opened_hosts,
+    print_json,
+    say,
+)
 
 MOST_LINES = 50  # of a report of what is wrong; `--json` has all
 
@@ -20,6 +30,9 @@ hosts_app = typer.Typer(invoke_without_command=True)
 def status(
     dataset: Annotated[str | None, typer.Argument(help="A dataset or a manifest; without it, all.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Draw again every second until Ctrl-C.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say below the table why each route goes as it goes: streams, limits, pauses.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -45,35 +58,35 @@ def status(
     if as_json:
         print_json(found.as_dict())
         return
-    draw_status(found)
+    draw_status(found, why=why)
     if watch:
-        _watch(look)
+        _watch(look, why)
 
 
-def draw_status(found: Any) -> None:
+def draw_status(found: Any, *, why: bool = False) -> None:
     """The table and the remarks below it."""
     out = console()
-    out.print(_status_lines(found, out.width))
+    out.print(_status_lines(found, out.width, why))
 
 
-def _status_lines(found: Any, width: int) -> Any:
+def _status_lines(found: Any, width: int, why: bool) -> Any:
     from rich.console import Group
 
     from stager import drawing
 
     if not found.datasets and not found.refused:
         return drawing.cell("nothing has been submitted yet; `stager submit FILE` does")
-    return Group(drawing.status(found, width), *drawing.remarks(found))
+    return Group(drawing.status(found, width), *drawing.remarks(found), *(drawing.whys(found) if why else ()))
 
 
-def _watch(look: Any) -> None:
+def _watch(look: Any, why: bool) -> None:
     from rich.live import Live
 
     out = console()
     with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
         try:
             while True:
-                live.update(_status_lines(look(), out.width), refresh=True)
+                live.update(_status_lines(look(), out.width, why), refresh=True)
                 time.sleep(1)
         except KeyboardInterrupt:
             return
@@ -181,7 +194,8 @@ def verify(
         if not copies:
             complain(f"no copy is known of {what}; `stager status` lists what is")
             raise typer.Exit(Exit.USAGE)
-        checked = list(scrubbing.check(database, read, copies))
+        with opened_hosts(read, database) as hosts:
+            checked = list(scrubbing.check(database, hosts, copies))
     bad = [one for one in checked if one.trouble]
     if as_json:
         troubles = [{"location": f"{one.copy.host}:{one.copy.path}", "trouble": one.trouble} for one in bad]
@@ -241,11 +255,19 @@ def registry_check(
 @hosts_app.callback()
 def hosts(
     context: typer.Context,
-    check: Annotated[bool, typer.Option("--check", help="Open each host: its root, its marker, its space.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Look at each: key, root, marker, space, clock, and what a small transfer achieves."
+        ),
+    ] = False,
+    host: Annotated[
+        list[str] | None, typer.Option("--host", metavar="HOST", help="Only this one; may be given several times.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """The hosts of the configuration.
+    """The hosts of the configuration, and what trouble the daemon has with them.
 
     Exit status: 0 when all that was asked for is well; 1 with `--check` when a host cannot be used; 2 for bad usage.
     """
@@ -253,19 +275,18 @@ def hosts(
         return
     from stager import drawing, showing
 
-    with opened(config) as (read, database):
-        found = showing.hosts(database, read, check=check)
+    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
+        for name in host or ():
+            _known_host(name, read)
+        found = showing.hosts(database, hosts, host or (), check=check)
     if as_json:
-        print_json([host.as_dict() for host in found])
+        print_json([one.as_dict() for one in found])
     else:
-        columns: list[Any] = ["Host", "Kind", "Root", "State", ("Free", "right"), ("Total", "right")]
-        rows = [(h.name, h.kind, h.root, h.state, drawing.size(h.free), drawing.size(h.total)) for h in found]
         out = console()
-        out.print(drawing.table(columns, rows))
-        for host in found:
-            if host.problem:
-                out.print(drawing.cell(f"{host.name}: {host.problem}"))
-    raise typer.Exit(Exit.FAILED if any(host.problem for host in found) else Exit.DONE)
+        out.print(drawing.hosts(found))
+        for line in drawing.about_hosts(found):
+            out.print(line)
+    raise typer.Exit(Exit.FAILED if check and any(one.problem for one in found) else Exit.DONE)
 
 
 @hosts_app.command("pause")
@@ -288,7 +309,7 @@ def hosts_pause(
 
 @hosts_app.command("resume")
 def hosts_resume(host: Annotated[str, typer.Argument(help="A host's name.")], config: ConfigOption = None) -> None:
-    """Let a paused host work again.
+    """Let a paused host work again, and have one in trouble tried at once.
 
     Exit status: 0; 2 for an unknown host.
     """
@@ -320,8 +341,8 @@ def doctor(
     from stager import doctor as checks
     from stager import drawing
 
-    with opened(config) as (read, database):
-        found = list(checks.examine(database, read, deep=deep))
+    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
+        found = list(checks.examine(database, hosts, deep=deep))
     if as_json:
         print_json([asdict(one) for one in found])
     else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stager.commands.common import ConfigOption, Exit, complain, console, opened, say
+from stager.commands.common import ConfigOption, Exit, complain, console, opened, opened_hosts, say
 from stager.commands.looking import draw_status
 from stager.commands.submitting import Files, submit_files
 
@@ -27,8 +27,8 @@ def daemon(
 ) -> None:
     """The service: submit what is spooled, carry out what is due, put triggers on their queues.
 
-    Exit status: 0 when told to stop; with --once 0 all done, 1 something is held or refused, 3 not complete yet;
-    2 for a bad configuration, or when another daemon has the database.
+    Exit status: 0 when told to stop; with --once 0 all done, 1 something is held or refused or a host cannot be
+    used, 3 not complete yet; 2 for a bad configuration, or when another daemon has the database.
     """
     from stager.config import read_config
     from stager.daemon import Daemon, standing
@@ -64,17 +64,17 @@ def run(files: Files, config: ConfigOption = None) -> None:
 
     Exit status: 0 all done; 1 some items failed or are held; 2 bad manifest; 3 not complete yet.
     """
-    with opened(config) as (read, database):
-        results, wrong = submit_files(files, read, database)
+    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
+        results, wrong = submit_files(files, read, database, hosts)
         for problem in wrong:
             complain(problem)
         if not results:
             raise typer.Exit(Exit.USAGE)
-        code = carry_out(database, read, [one.name for one in results])
+        code = carry_out(database, read, hosts, [one.name for one in results])
     raise typer.Exit(max(code, Exit.FAILED) if wrong and code != Exit.INCOMPLETE else code)
 
 
-def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
+def carry_out(database: Any, config: Any, hosts: Any, names: Sequence[str]) -> int:
     """Carry out the newest revisions of these manifests, or watch the daemon do it; the exit code of how they stand."""
     from stager.daemon import Daemon, standing
     from stager.database import DaemonLock
@@ -85,7 +85,7 @@ def carry_out(database: Any, config: Any, names: Sequence[str]) -> int:
     if lock.acquire():
         log_to_stderr(least=logging.WARNING)  # the bar and the table tell the rest
         ids = [found.id for name in names if (found := latest(database, name))]
-        worker = Daemon(database, config, only=ids, spool=False)
+        worker = Daemon(database, config, only=ids, spool=False, hosts=hosts)
         worker.on_signals()
         thread = threading.Thread(target=worker.run, kwargs={"once": True}, name="daemon")
         thread.start()
@@ -170,26 +170,26 @@ def restore(
     from manifests.errors import ManifestError
     from stager import restoring
 
-    with opened(config) as (read, database):
+    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
         try:
             manifests = restoring.read(files)
         except ManifestError as error:
             complain(str(error))
             raise typer.Exit(Exit.USAGE) from error
-        results, wrong = submit_files(files, read, database, dry_run=dry_run)
+        results, wrong = submit_files(files, read, database, hosts, dry_run=dry_run)
         for problem in wrong:
             complain(problem)
         if wrong:
             raise typer.Exit(Exit.USAGE if not results else Exit.FAILED)
         checks = [
-            restoring.check(database, read, manifest, one, dry_run=dry_run)
+            restoring.check(database, hosts, manifest, one, dry_run=dry_run)
             for manifest, one in zip(manifests, results, strict=True)
         ]
         for one in checks:
             say(one.sentence())
         if any(one.problem for one in checks):
             raise typer.Exit(Exit.FAILED)
-        code = Exit.DONE if dry_run else carry_out(database, read, [one.name for one in results])
+        code = Exit.DONE if dry_run else carry_out(database, read, hosts, [one.name for one in results])
     raise typer.Exit(code)
 
 

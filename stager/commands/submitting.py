@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stager.commands.common import ConfigOption, Exit, JsonOption, complain, opened, print_json, say
+from stager.commands.common import ConfigOption, Exit, JsonOption, complain, opened, opened_hosts, print_json, say
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests.")]
 Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="A manifest's name.")]
@@ -45,8 +45,8 @@ def submit(
 
     Exit status: 0 when all are submitted; 1 when some are not; 2 when none is, and nothing was changed.
     """
-    with opened(config) as (read, database):
-        results, wrong = submit_files(files, read, database, dry_run=dry_run)
+    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
+        results, wrong = submit_files(files, read, database, hosts, dry_run=dry_run)
     if as_json:
         print_json([_as_dict(one, dry_run) for one in results])
     else:
@@ -59,7 +59,7 @@ def submit(
 
 
 def submit_files(
-    files: list[Path], config: Any, database: Any, *, dry_run: bool = False
+    files: list[Path], config: Any, database: Any, hosts: Any, *, dry_run: bool = False
 ) -> tuple[list[Any], list[str]]:
     """Submit the files one after the other; (what came of them, what was wrong with the others).
 
@@ -81,7 +81,7 @@ def submit_files(
     results = []
     for path, manifest in manifests:
         try:
-            results.append(submit_one(database, config, manifest, str(path), dry_run=dry_run))
+            results.append(submit_one(database, config, manifest, str(path), dry_run=dry_run, hosts=hosts))
         except ManifestError as error:
             wrong.append(str(error))
         except TransferError as error:

@@ -7,14 +7,16 @@ tests; `test_database.py` makes them anew every time.
 from __future__ import annotations
 
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
 
-from stager import models
+from stager import cli, models
 from stager.database import Database, open_database
 from tests.stager.site import Site, configuration
 
@@ -77,7 +79,9 @@ def database(url: str) -> Iterator[Database]:
 
 def _site(folder: Path, url: str) -> Iterator[Site]:
     opened = open_database(url)
-    yield Site(folder, opened, configuration(folder, url))
+    site = Site(folder, opened, configuration(folder, url))
+    yield site
+    site.hosts.close()
     opened.close()
 
 
@@ -97,3 +101,34 @@ def sqlite_site(tmp_path: Path, made_sqlite: str) -> Iterator[Site]:
 def postgres_site(tmp_path: Path, made_postgres: str) -> Iterator[Site]:
     """The same on PostgreSQL alone, for what only many writers show."""
     yield from _site(tmp_path, made_postgres)
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Stager = Callable[..., Said]
+
+
+@pytest.fixture
+def stager(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stager:
+    """Runs a command in this process, in the site's folder, with its configuration."""
+    monkeypatch.chdir(site.folder)
+    monkeypatch.delenv("STAGER_CONFIG", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["stager", *words])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Said(int(str(code)), said.out, said.err)
+
+    return run

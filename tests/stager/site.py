@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from stager.config import Config, parse_config
 from stager.database import Database
 from stager.items import Claimed, Finished, Written
 from stager.models import decode_path
+from stager.opening import Hosts
 from stager.retrying import Decision, decide
+from stager.routes import Traffic
 from stager.submitting import Submitted, submit
 from stager.working import Batch, carry_out
 from transfers.errors import TransferError
@@ -66,6 +69,10 @@ class Site:
     config: Config
     worker: str = "worker"
     problems: list[TransferError] = field(default_factory=list)
+    hosts: Hosts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hosts = Hosts(self.database, self.config)
 
     def path(self, place: str) -> Path:
         host, _, path = place.partition(":")
@@ -94,7 +101,7 @@ class Site:
         return read_manifest(path)
 
     def submit(self, name: str = "m", *, dry_run: bool = False, **said: Any) -> Submitted:
-        return submit(self.database, self.config, self.manifest(name, **said), dry_run=dry_run)
+        return submit(self.database, self.config, self.manifest(name, **said), dry_run=dry_run, hosts=self.hosts)
 
     def run(self, name: str = "m", **said: Any) -> Submitted:
         """Submit, carry out all that is due, publish."""
@@ -117,8 +124,19 @@ class Site:
         """Carry out whatever is due, as the daemon does, and publish what became whole."""
         while claimed := self.claim():
             manifest = Manifest.from_canonical(items.document(self.database, claimed[0].manifest_id))
-            carry_out(Batch(self.database, self.config, manifest, self.worker, claimed, bool))
-        self.problems = publishing.publish_all(self.database, self.config)[1]
+            self.carry_out(manifest, claimed)
+        self.problems = publishing.publish_all(self.database, self.hosts)[1]
+
+    def carry_out(self, manifest: Manifest, claimed: list[Claimed], meanwhile: Callable[[], object] = bool) -> Batch:
+        """Carry out what was claimed, `meanwhile` done once the hosts are open; the batch then says what troubles its
+        hosts had."""
+        ends = (manifest.source.host, manifest.destination.host)
+        opened = [self.hosts[name] for name in ends]
+        meanwhile()
+        traffic = Traffic(*ends, *self.config.streams(*ends))
+        batch = Batch(self.database, self.config, manifest, self.worker, claimed, *opened, traffic, bool)
+        carry_out(batch)
+        return batch
 
     def rows(self, query: str, **values: Any) -> list[Any]:
         with self.database.read() as connection:

@@ -6,48 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from stager import cli
+from tests.stager.conftest import Said, Stager
 from tests.stager.site import Site, done, failed
 from transfers.errors import Refused
 
 ROOT = Path(__file__).parents[2]
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Stager = Callable[..., Said]
-
-
-@pytest.fixture
-def stager(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stager:
-    """Runs a command in this process, in the site's folder, with its configuration."""
-    monkeypatch.chdir(site.folder)
-    monkeypatch.delenv("STAGER_CONFIG", raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["stager", *words])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Said(int(str(code)), said.out, said.err)
-
-    return run
 
 
 def process(site: Site, *words: str, timeout: float = 60, **variables: str) -> Said:

@@ -9,9 +9,13 @@ import pytest
 
 from manifests.reading import read_manifest
 from stager.config import Config, ConfigError, parse_config, read_config, schema
+from stager.opening import login_of
 from stager.templates import write_templates
+from transfers.channels import Login
 
 LOCAL = {"kind": "local", "root": "/usr/data"}
+FAR = {"kind": "ssh", "root": "/cfs", "address": "abe.example.edu"}
+STORE = {"kind": "store", "root": "/mss"}
 
 
 def parsed(**said: Any) -> Config:
@@ -29,7 +33,7 @@ def test_an_empty_configuration_has_defaults_beside_itself() -> None:
     assert config.database_url == "sqlite:////etc/stager/stager.db"
     assert (config.spool, config.scratch) == (Path("/etc/stager/incoming"), Path("/etc/stager/scratch"))
     assert config.camera_folders == (Path("/etc/stager/cameras"),)
-    assert (config.stager.lease_s, config.stager.tries, config.route("a", "b").streams) == (60.0, 8, 2)
+    assert (config.stager.lease_s, config.stager.tries, config.streams("a", "b")) == (60.0, 8, (2, 2))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_hosts_routes_and_queues_are_read() -> None:
         queues={"pipeline": {"kind": "table", "lease_s": 5}},
     )
     assert config.host_kinds == {"a": "local", "mss": "store"}
-    assert (config.route("a", "mss").streams, config.route("mss", "a").streams) == (7, 2)
+    assert (config.streams("a", "mss"), config.streams("mss", "a")) == ((7, 7), (2, 2))
     assert config.queues["pipeline"].lease_s == 5
 
 
@@ -64,6 +68,32 @@ def test_hosts_routes_and_queues_are_read() -> None:
         ({"hosts": {"a": {"kind": "lokal", "root": "/x"}}}, "lokal"),
         ({"hosts": {"a": LOCAL | {"root": "relative"}}}, "absolute path"),
         ({"hosts": {"a/b": LOCAL}}, "cannot be named"),
+        ({"hosts": {"a": {"kind": "ssh", "root": "/x"}}}, "hosts.a.address: missing"),
+        ({"hosts": {"a": FAR | {"address": "-oProxyCommand=reboot"}}}, "none of .%- first"),
+        ({"hosts": {"a": FAR | {"address": "abe;reboot"}}}, "letters, digits"),
+        ({"hosts": {"a": FAR | {"address": "abe\n-oX=y"}}}, "letters, digits"),
+        ({"hosts": {"a": FAR | {"address": ""}}}, "letters, digits"),
+        ({"hosts": {"a": FAR | {"user": "-l"}}}, "user name"),
+        ({"hosts": {"a": FAR | {"port": 0}}}, "1 to 65535"),
+        ({"hosts": {"a": FAR | {"port": "22"}}}, "1 to 65535"),
+        ({"hosts": {"a": FAR | {"root": "~/data"}}}, "absolute path"),
+        ({"hosts": {"a": FAR | {"identity": "id_ed25519"}}}, "private key"),
+        ({"hosts": {"a": FAR | {"known_hosts": "~/a\nb"}}}, "host's key"),
+        ({"hosts": {"a": FAR | {"client": "telnet"}}}, "paramiko"),
+        ({"hosts": {"a": FAR | {"python": "python3 -c x"}}}, "without blanks"),
+        ({"hosts": {"a": FAR | {"python": "$(reboot)"}}}, "without blanks"),
+        ({"hosts": {"a": FAR | {"python": "-V"}}}, "without blanks"),
+        ({"hosts": {"a": FAR | {"streams": 0}}}, "1 to 32"),
+        ({"hosts": {"a": FAR | {"adress": "x"}}}, "did you mean"),
+        ({"hosts": {"a": LOCAL | {"address": "x"}}}, "unknown key `address`"),
+        ({"hosts": {"m": STORE | {"driver": "ssh"}}}, "hosts.m.address: missing"),
+        ({"hosts": {"m": STORE | {"driver": "directory", "user": "x"}}}, 'of the driver "ssh"'),
+        ({"hosts": {"m": STORE | {"driver": "tape"}}}, '"directory" or "ssh"'),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": [3, 1]}}}, "the least and the most"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": [1, 2, 3]}}}, "the least and the most"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": 33}}}, "1 to 32"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": True}}}, "1 to 32"),
+        ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": "4"}}}, "1 to 32"),
         ({"hosts": {"a": LOCAL | {"file_mode": "0999"}}}, "0644"),
         ({"hosts": {"a": LOCAL}, "routes": {"a > b": {}}}, "two hosts above"),
         ({"hosts": {"a": LOCAL}, "routes": {"a": {}}}, "SOURCE > DESTINATION"),
@@ -78,6 +108,42 @@ def test_hosts_routes_and_queues_are_read() -> None:
 )
 def test_each_mistake_is_said_with_what_was_expected(said: dict[str, Any], text: str) -> None:
     assert text in problems(**said)
+
+
+def test_a_host_over_ssh_leaves_to_the_site_what_is_not_said() -> None:
+    config = parsed(
+        hosts={"abe": FAR, "mss": STORE | {"driver": "ssh", "address": "mss-login", "user": "stager", "port": 2222}}
+    )
+    assert config.host_kinds == {"abe": "ssh", "mss": "store"}
+    assert all(host.by_ssh for host in config.hosts.values())
+    assert login_of(config.hosts["abe"]) == Login("abe.example.edu")  # type: ignore[arg-type]
+    assert login_of(config.hosts["mss"]) == Login("mss-login", "stager", 2222)  # type: ignore[arg-type]
+
+
+def test_a_key_file_may_be_in_the_home_of_who_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/dm")
+    host = parsed(hosts={"abe": FAR | {"identity": "~/.ssh/stager", "known_hosts": "/etc/known"}}).hosts["abe"]
+    login = login_of(host)  # type: ignore[arg-type]
+    assert (login.identity, login.known_hosts) == ("/home/dm/.ssh/stager", "/etc/known")
+
+
+@pytest.mark.parametrize(
+    ("route", "bounds"),
+    [
+        (("a", "b"), (2, 2)),
+        (("a", "abe"), (1, 8)),
+        (("abe", "few"), (1, 3)),
+        (("b", "abe"), (4, 4)),
+        (("abe", "b"), (2, 8)),
+        (("few", "b"), (3, 3)),
+    ],
+)
+def test_streams_are_bounded_by_route_and_ends(route: tuple[str, str], bounds: tuple[int, int]) -> None:
+    config = parsed(
+        hosts={"a": LOCAL, "b": LOCAL, "abe": FAR, "few": FAR | {"streams": 3}},
+        routes={"b > abe": {"streams": 4}, "abe > b": {"streams": [2, 16]}, "few > b": {"streams": 12}},
+    )
+    assert config.streams(*route) == bounds
 
 
 def test_all_problems_are_said_at_once() -> None:
@@ -137,4 +203,7 @@ def test_what_init_writes_can_be_read_and_is_never_overwritten(tmp_path: Path) -
 def test_the_schema_describes_every_key_but_the_files_own_place() -> None:
     said = schema()
     assert set(said["properties"]) == {"stager", "hosts", "routes", "queues"}
-    assert all("description" in field for field in said["$defs"]["Stager"]["properties"].values())
+    for part in ("Stager", "LocalHost", "SshHost", "StoreHost", "Route", "Queue"):
+        assert all("description" in field for field in said["$defs"][part]["properties"].values())
+    streams = said["$defs"]["Route"]["properties"]["streams"]["anyOf"]
+    assert {one["type"] for one in streams} == {"integer", "array", "null"}

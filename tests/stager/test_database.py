@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
+from stager import breakers, models, status
 from stager import database as module
-from stager import models
 from stager.database import DaemonLock, Database, DatabaseError, insert_many, open_database
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,53 @@ def test_the_migrations_make_the_tables_that_the_models_say(database_url: str) -
         assert compare_metadata(context, SQLModel.metadata) == []
     database.close()
     assert models.Item.__tablename__ in SQLModel.metadata.tables
+
+
+def migrated(url: str, revision: str) -> Database:
+    """A database brought up to a revision and no further."""
+    made = Database(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
+    with made.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return made
+
+
+def test_what_an_older_stager_wrote_is_kept(database_url: str) -> None:
+    """From the first revision: hosts in use and paused, a manifest with work left."""
+    old = migrated(database_url, "0001")
+    with old.write() as connection:
+        for statement in (
+            "INSERT INTO facts (key, value) VALUES ('instance', 'cafe0123')",
+            "INSERT INTO hosts (name, root, marker, paused) VALUES ('a', '/data', 'mark', false)",
+            "INSERT INTO hosts (name, paused, reason) VALUES ('b', true, 'disks')",
+            """INSERT INTO manifests (id, name, revision, kind, dataset, lead, source, destination, source_host,
+                   destination_host, document, digest, intent, priority)
+               VALUES (1, 'm', 1, 'copy', 'd', '', 'a:raw/**', 'b:new', 'a', 'b', '{}', '', 'active', 0)""",
+            """INSERT INTO items (id, manifest_id, source, destination, size, files, bytes, state, missing, epoch,
+                   tries, not_before)
+               VALUES (1, 1, 'raw/1', 'new/1', 5, 1, 5, 'waiting', false, 3, 2, 0)""",
+        ):
+            connection.exec_driver_sql(statement)
+    old.close()
+    with status.reading(database_url) as connection:  # before any newer daemon opened it
+        seen = status.snapshot(connection)
+    assert ([row.state for row in seen.datasets], seen.hosts, seen.routes) == (["paused"], [], [])
+    database = open_database(database_url)
+    assert database.instance == "cafe0123"
+    assert breakers.known(database)["a"] == breakers.Known(False, breakers.Breaker(), 0.0)
+    assert breakers.unusable(database) == {"b"}
+    with database.read() as connection:
+        kept = connection.exec_driver_sql("SELECT name, root, marker, reason, looks FROM hosts ORDER BY name").all()
+        item = connection.exec_driver_sql("SELECT state, epoch, tries FROM items").one()
+    assert [tuple(row) for row in kept] == [("a", "/data", "mark", None, 0), ("b", None, None, "disks", 0)]
+    assert tuple(item) == ("waiting", 3, 2)
+    with status.reading(database_url) as connection:
+        seen = status.snapshot(connection)
+    assert [(host.host, host.paused, host.files) for host in seen.hosts] == [("a", False, 1), ("b", True, 1)]
+    assert [(route.source, route.destination, route.waiting) for route in seen.routes] == [("a", "b", 1)]
+    database.close()
 
 
 def test_the_newest_revision_is_the_head_of_the_migrations() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from stager import drawing
 from stager.commands.common import PIPED_COLUMNS
-from stager.status import Row, Snapshot
+from stager.status import HostRow, RouteRow, Row, Snapshot
 
 FILES = {"total": 110448, "done": 81234, "running": 72, "waiting": 29142, "held": 0, "missing": 0, "excluded": 0}
 
@@ -38,13 +38,17 @@ def row(**said: Any) -> Row:
     return Row(**(facts | said))
 
 
-def drawn(snapshot: Snapshot, width: int) -> list[str]:
+def printed(*parts: Any, width: int) -> list[str]:
+    """The lines that a terminal of that width shows."""
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, color_system=None)
-    console.print(drawing.status(snapshot, width))
-    for line in drawing.remarks(snapshot):
-        console.print(line)
+    for part in parts:
+        console.print(part)
     return out.getvalue().splitlines()
+
+
+def drawn(snapshot: Snapshot, width: int) -> list[str]:
+    return printed(drawing.status(snapshot, width), *drawing.remarks(snapshot), width=width)
 
 
 def of(*rows: Row) -> Snapshot:
@@ -107,6 +111,78 @@ def test_remarks_say_what_the_table_cannot() -> None:
     assert first == "cfht-d1-chop (chop): 2 held, 72 missing, 1 excluded: b:x: no"
     assert second == "refused incoming/x.toml: line 3: not TOML"
     assert third.startswith("% is of bytes proven")
+
+
+def host(**said: Any) -> HostRow:
+    facts: dict[str, Any] = dict.fromkeys(HostRow.__dataclass_fields__)
+    return HostRow(**(facts | {"host": "abe", "paused": False, "files": 0, "triggers": 0} | said))
+
+
+def route(**said: Any) -> RouteRow:
+    facts: dict[str, Any] = dict.fromkeys(RouteRow.__dataclass_fields__)
+    facts |= {"source": "lsst10", "destination": "abe", "streams": 4, "failures": 0, "busy": True, "waiting": 0}
+    return RouteRow(**(facts | {"why": "a round trip takes 52 ms; more are tried while they pay"} | said))
+
+
+DOWN = {"kind": "host down", "problem": "abe: no route to it (connect) - host down; wait", "troubled_s": 180.0}
+
+
+def test_a_host_in_trouble_has_its_line_below_the_table_and_is_said_once() -> None:
+    down = host(**DOWN, next_look_s=12.4, files=29142, triggers=1)
+    snapshot = Snapshot("", [row(last_error=DOWN["problem"])], [], [down, host(host="mss", reached="openssh")])
+    (line,) = drawing.remarks(snapshot)
+    assert line.plain == (
+        "abe: host down for 3 min now; 29142 files and 1 trigger wait for it; next look in 12 s: "
+        "no route to it (connect) - host down; wait"
+    )
+    assert drawing.trouble(host(**DOWN, next_look_s=0.0)).startswith(
+        "abe: host down for 3 min now; the next look is due"
+    )
+    long = host(**DOWN | {"problem": "abe: " + "x" * 2000})
+    assert len(drawing.trouble(long)) < 450
+    assert drawing.trouble(long).endswith("`stager hosts` has all of it)")
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (
+            {"rate_bytes_per_s": 4.5e7},
+            "lsst10 > abe: 4 streams (a round trip takes 52 ms; more are tried while they pay), 45 MB/s",
+        ),
+        (
+            {"streams": 1, "why": "the configuration says so", "bytes_per_s": 200_000_000, "hours": "20:00-06:00"},
+            "lsst10 > abe: 1 stream (the configuration says so), limited to 200 MB/s; open 20:00-06:00",
+        ),
+        (
+            {"streams": None, "why": "it has not worked yet", "closed_until": "20:00", "waiting": 72},
+            "lsst10 > abe: it has not worked yet; closed until 20:00; 72 files to come",
+        ),
+        (
+            {"why": "so", "failures": 3, "busy": False, "ago_s": 720.0},
+            "lsst10 > abe: 4 streams (so); the last 3 tries failed; last worked 12 min ago",
+        ),
+    ],
+)
+def test_a_route_says_why_it_goes_as_it_goes(said: dict[str, Any], text: str) -> None:
+    assert [line.plain for line in drawing.whys(Snapshot("", [], [], [], [route(**said)]))] == [text]
+
+
+def test_paused_hosts_and_how_others_are_reached_are_told_of() -> None:
+    hosts = [host(paused=True, reason="disks", files=3), host(host="mss", reached="paramiko; no python there"), host()]
+    assert [line.plain for line in drawing.whys(Snapshot("", [], [], hosts, []))] == [
+        "abe is paused by an operator (disks); 3 files wait for it",
+        "mss is reached by paramiko; no python there",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_sentences_fit_the_terminal_and_cannot_draw(width: int) -> None:
+    evil = "\x1b[2J" + "x" * 300
+    snapshot = Snapshot("", [], [], [host(**DOWN | {"problem": evil}, reached=evil)], [route(why=evil)])
+    lines = printed(*drawing.remarks(snapshot), *drawing.whys(snapshot), width=width)
+    assert all(len(line) <= width for line in lines)
+    assert "\x1b" not in "\n".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_an_inventory_made_again_is_adopted(site: Site) -> None:
     site.run()
     before = site.path(inventory(site)).stat()
     site.change("UPDATE triggers SET state = 'pending', inventory = NULL")  # a crash between landing and marking
-    assert publishing.publish_all(site.database, site.config) == (1, [])
+    assert publishing.publish_all(site.database, site.hosts) == (1, [])
     assert site.path(inventory(site)).stat() == before
     assert site.triggers()[0][3] == "ready"
 
@@ -58,10 +58,10 @@ def test_a_destination_that_is_down_leaves_the_trigger_pending_and_holds_up_no_o
     for _ in range(2):
         site.finish(*(done(item) for item in site.claim()))
     site.path("b:").rename(site.folder / "away")
-    ready, errors = publishing.publish_all(site.database, site.config)
+    ready, errors = publishing.publish_all(site.database, site.hosts)
     assert (ready, [error.kind for error in errors]) == (1, ["host down"])
     (site.folder / "away").rename(site.path("b:"))
-    assert publishing.publish_all(site.database, site.config) == (1, [])
+    assert publishing.publish_all(site.database, site.hosts) == (1, [])
 
 
 def test_an_inventory_that_cannot_be_of_the_whole_group_is_not_published(site: Site) -> None:
@@ -69,7 +69,7 @@ def test_an_inventory_that_cannot_be_of_the_whole_group_is_not_published(site: S
     site.run()
     site.change("UPDATE triggers SET state = 'pending'")
     site.change("DELETE FROM copies WHERE path = 'new/1'")
-    ready, errors = publishing.publish_all(site.database, site.config)
+    ready, errors = publishing.publish_all(site.database, site.hosts)
     assert ready == 0
     assert "whole with 2 files, and 1 are known now" in str(errors[0])
 

@@ -51,6 +51,17 @@ def test_work_given_back_is_released_whatever_its_kind() -> None:
     assert (decision.state, decision.released, decision.counts, decision.delay_s) == (WAITING, True, False, 0.0)
 
 
+@pytest.mark.parametrize("kind", ["host down", "refused", "transient"])
+def test_what_a_breaker_guards_is_due_when_that_closes(kind: str) -> None:
+    decision = decide(BY_KIND[kind]("x"), MOST_TRIES - 1, guarded=True)
+    assert (decision.state, decision.delay_s, decision.counts, decision.released) == (WAITING, 0.0, False, False)
+
+
+def test_what_was_on_a_connection_that_broke_uses_up_no_try_where_others_came() -> None:
+    decision = decide(Transient("reset", phase="connect"), MOST_TRIES - 1, excused=True)
+    assert (decision.state, decision.delay_s, decision.counts) == (WAITING, 1.0, False)
+
+
 def test_tries_wait_twice_as_long_each_time_and_end() -> None:
     delays = [decide(Transient("x"), tries).delay_s for tries in range(MOST_TRIES - 1)]
     assert delays == [2.0**tries for tries in range(MOST_TRIES - 1)]

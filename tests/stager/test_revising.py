@@ -204,7 +204,7 @@ def test_two_manifests_of_one_dataset_and_queue_give_one_trigger_and_are_told_so
     second = site.run("second", dataset="d", destination="c:new")
     assert '"first" triggers the queue "pipeline" for this dataset too' in second.notes[0]
     assert site.triggers() == [("d", 1, "", "ready")]
-    assert all(one.sound for one in doctor.examine(site.database, site.config))
+    assert all(one.sound for one in doctor.examine(site.database, site.hosts))
     intents.cancel(site.database, "first")
     assert site.submit("third", dataset="d", destination="c:third", trigger={"queue": "other"}).notes == []
 

@@ -9,7 +9,8 @@ import pytest
 
 from manifests.errors import ManifestError
 from stager.config import parse_config
-from stager.routes import Throttle, is_open
+from stager.hours import is_open
+from stager.routes import Throttle
 from tests.stager.site import Site
 
 

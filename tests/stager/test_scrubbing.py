@@ -11,7 +11,7 @@ from tests.stager.site import Site
 
 def troubles(site: Site, dataset: str = "m data") -> dict[str, str | None]:
     copies = scrubbing.copies_of_dataset(site.database, dataset)
-    return {one.copy.path: one.trouble for one in scrubbing.check(site.database, site.config, copies)}
+    return {one.copy.path: one.trouble for one in scrubbing.check(site.database, site.hosts, copies)}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_is_not_there_any_more_is_not_complete(landed: Site) -> None:
     landed.path("b:new/2").write_bytes(b"rotten")
     troubles(landed)
     assert landed.states() == {"raw/1": "held", "raw/2": "held", "raw/3": "done"}
-    assert all(one.sound for one in doctor.examine(landed.database, landed.config) if "copy at" not in one.invariant)
+    assert all(one.sound for one in doctor.examine(landed.database, landed.hosts) if "copy at" not in one.invariant)
 
 
 def test_what_was_put_back_is_done_again_once_it_is_proven(landed: Site) -> None:
@@ -92,7 +92,7 @@ def test_a_host_that_is_down_says_nothing_about_its_copies(landed: Site) -> None
     landed.path("b:").rename(landed.folder / "away")
     landed.path("b:").mkdir()
     copies = scrubbing.copies_of_dataset(landed.database, "m data")
-    checked = list(scrubbing.check(landed.database, landed.config, copies))
+    checked = list(scrubbing.check(landed.database, landed.hosts, copies))
     assert all(one.unknown and one.trouble for one in checked)
     assert landed.rows("SELECT DISTINCT trouble FROM copies") == [(None,)]
 
@@ -104,7 +104,7 @@ def test_copies_are_named_by_location_or_pattern(landed: Site, path: str, count:
 
 
 def examined(site: Site, *, deep: bool = False) -> dict[str, bool]:
-    return {one.invariant: one.sound for one in doctor.examine(site.database, site.config, deep=deep)}
+    return {one.invariant: one.sound for one in doctor.examine(site.database, site.hosts, deep=deep)}
 
 
 def broken(site: Site, *, deep: bool = False) -> list[str]:
@@ -155,17 +155,17 @@ def test_a_restore_is_checked_for_what_is_lost_and_for_room(site: Site) -> None:
         site.file(f"mss:raw/{name}", name * 1000)
     said = {"kind": "restore", "source": "mss:raw/**", "destination": "b:raw"}
     would = site.submit(**said, dry_run=True)
-    checked = restoring.check(site.database, site.config, site.manifest(**said), would, dry_run=True)
+    checked = restoring.check(site.database, site.hosts, site.manifest(**said), would, dry_run=True)
     assert (checked.proven, checked.lost, checked.to_come, checked.problem) == (0, 0, 2000, None)
     site.run(**said)
     site.path("b:raw/1").unlink()
     again = site.submit(**said)
-    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
     assert (checked.proven, checked.lost, checked.to_come) == (1, 1, 1000)
     assert "1 that were there are not any more" in checked.sentence()
     site.work()
-    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
     assert (checked.proven, checked.lost, checked.to_come) == (2, 0, 0)
     site.change("UPDATE items SET state = 'waiting', bytes = :much", much=1 << 60)
-    checked = restoring.check(site.database, site.config, site.manifest(**said), again, dry_run=False)
+    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
     assert "make room there first" in str(checked.problem)

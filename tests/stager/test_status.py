@@ -8,10 +8,10 @@ from datetime import datetime
 
 import pytest
 
-from stager import daemon, intents
+from stager import breakers, daemon, intents
 from stager.status import Row, Snapshot, reading, snapshot
 from tests.stager.site import Site, done, failed, recount
-from transfers.errors import Refused, SourceMissing, Transient
+from transfers.errors import HostDown, Refused, SourceMissing, Transient
 
 KEYS = [
     "dataset", "manifest", "revision", "kind", "source", "destination", "lead", "state", "files", "bytes", "percent",
@@ -159,3 +159,47 @@ def test_the_exit_code_says_how_it_stands(site: Site, outcome: str, code: int) -
     site.finish(done(first), ended[outcome])
     assert daemon.standing(site.database) == code
     assert daemon.standing(site.database, ["another"]) == 0
+
+
+def test_a_host_in_trouble_is_said_with_what_waits_for_it(site: Site) -> None:
+    site.files("a:raw/1", "a:raw/2", "c:raw/1")
+    site.submit("one")
+    site.submit("two", source="c:raw/**", destination="a:two")
+    breakers.trip(site.database, "b", HostDown("no route to it", host="b", phase="connect"))
+    found = look(site)
+    (b,) = [host for host in found.hosts if host.kind]
+    assert (b.host, b.kind, b.files, b.triggers) == ("b", "host down", 2, 0)
+    assert "no route to it" in str(b.problem)
+    assert b.troubled_s is not None
+    assert b.troubled_s < 10
+    assert b.next_look_s is not None
+    assert 0 < b.next_look_s <= 6
+    assert datetime.fromisoformat(str(b.since)).utcoffset() is not None
+    one, two = found.datasets
+    assert "no route to it" in str(one.last_error)
+    assert two.last_error is None
+    assert [(route.source, route.destination) for route in found.routes] == [("a", "b"), ("c", "a")]
+    assert daemon.standing(site.database) == 1
+    assert daemon.standing(site.database, ["one"]) == 1
+    assert daemon.standing(site.database, ["two"]) == 3
+    said = json.loads(json.dumps(found.as_dict()))
+    assert {host["host"] for host in said["hosts"]} >= {"b"}
+    assert said["routes"][0]["why"]
+
+
+def test_an_items_own_error_is_told_before_that_of_its_host(site: Site) -> None:
+    site.files("a:raw/1")
+    site.submit()
+    (item,) = site.claim()
+    site.finish(failed(item, Transient("a reset", host="b")))
+    breakers.trip(site.database, "b", HostDown("no route", host="b"))
+    assert "a reset" in str(only(site).last_error)
+
+
+def test_what_a_paused_host_holds_up_is_counted_and_no_failure(site: Site) -> None:
+    site.files("a:raw/1")
+    site.submit()
+    intents.pause(site.database, "b", "disks")
+    (b,) = [host for host in look(site).hosts if host.paused]
+    assert (b.host, b.reason, b.files, b.kind) == ("b", "disks", 1, None)
+    assert daemon.standing(site.database) == 3
