@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from stager.database import Database, again
+from stager.models import BROKEN_PHASES
 from transfers.errors import TransferError, shown
 
 FIRST_LOOK_S = 5.0  # after which a host that is down is looked at; twice as long each time...
@@ -78,7 +79,7 @@ def is_of_host(error: TransferError) -> bool:
 
 def is_of_connection(error: TransferError) -> bool:
     """Whether a connection broke off, with all that was on it."""
-    return error.kind == "transient" and error.phase in ("connect", "channel", "run")
+    return error.kind == "transient" and bool(error.phase) and f"'{error.phase}'" in BROKEN_PHASES
 
 
 # ------------------------------------------------------------------------------------ in the database

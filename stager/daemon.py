@@ -397,6 +397,8 @@ class Daemon:
             raise
         finally:
             traffic.end(time.monotonic())
+        if batch.broken:
+            self._sweeps.soon()
         for name, trouble in batch.troubles.items():
             self._guard.trip(name, trouble)
         if done and not batch.troubles:

@@ -14,6 +14,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
+# Phases of an attempt whose connection broke off, so that the far side may not have cleared away its part.
+BROKEN_PHASES = "('connect', 'channel', 'run')"
 BIG = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -262,6 +264,12 @@ class Attempt(SQLModel, table=True):
             "ended_at",
             sqlite_where=text("outcome = 'lost'"),
             postgresql_where=text("outcome = 'lost'"),
+        ),
+        Index(
+            "ix_attempts_broken",
+            "ended_at",
+            sqlite_where=text(f"outcome = 'failed' AND phase IN {BROKEN_PHASES}"),
+            postgresql_where=text(f"outcome = 'failed' AND phase IN {BROKEN_PHASES}"),
         ),
     )
     id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))

@@ -1,4 +1,4 @@
-"""Remove the part files that dead leases left: at the places of items whose lease was lost, nowhere else."""
+"""Remove the part files that dead leases and broken connections left: at the places of those items, nowhere else."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from stager import breakers, items
 from stager.database import Database
-from stager.models import decode_path
+from stager.models import BROKEN_PHASES, decode_path
 from stager.opening import Hosts
+from transfers.agent import SCRATCH_FOLDER
 from transfers.errors import TransferError
 from transfers.hosts import Host
 
@@ -21,7 +22,8 @@ OVERLAP_S = 3600.0  # a transaction that was open at the sweep before may have w
 
 
 def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[str], float]:
-    """Sweep the folders of items whose lease was lost after `since` (None: in the last month).
+    """Sweep the folders of items whose lease was lost, or whose connection broke off, after `since` (None: in the
+    last month), and where their sources were unpacked.
 
     Returns the locations removed and the time up to which all was swept; a host that is paused or cannot be
     reached now keeps that time where it was, so that the next sweep tries again.
@@ -29,15 +31,21 @@ def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[s
     with database.read() as connection:
         now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
         begun = now - FIRST_LOOK_S if since is None else since - OVERLAP_S
-        query = sa.text("""
-            SELECT DISTINCT m.destination_host, m.kind, i.destination FROM attempts a
+        query = sa.text(f"""
+            SELECT DISTINCT m.destination_host, m.source_host, m.kind, i.destination FROM (
+                SELECT item_id FROM attempts WHERE outcome = 'lost' AND ended_at >= :begun
+                UNION
+                SELECT item_id FROM attempts
+                WHERE outcome = 'failed' AND phase IN {BROKEN_PHASES} AND ended_at >= :begun) a
             JOIN items i ON i.id = a.item_id JOIN manifests m ON m.id = i.manifest_id
-            WHERE a.outcome = 'lost' AND a.ended_at >= :begun AND i.destination IS NOT NULL""")
+            WHERE i.destination IS NOT NULL""")
         rows = connection.execute(query, {"begun": begun}).all()
     folders: dict[str, set[str]] = {}
-    for host, kind, destination in rows:
+    for host, source_host, kind, destination in rows:
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
+        if kind == "chop":
+            folders.setdefault(source_host, set()).add(SCRATCH_FOLDER)
     removed, swept = list[str](), True
     unusable = breakers.unusable(database)
     for name, paths in folders.items():

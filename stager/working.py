@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from manifests.cameras import Camera, load
 from manifests.manifest import Manifest
@@ -22,18 +23,18 @@ from stager.config import Config
 from stager.database import Database
 from stager.items import Claimed, Finished
 from stager.routes import Throttle, Traffic
-from transfers.copying import copy
-from transfers.errors import Refused, SourceMissing, TransferError, Transient
+from transfers.copying import LOOKED_AT, copy
+from transfers.errors import Refused, SourceMissing, TransferError, Transient, Unsupported
 from transfers.fits import Header
 from transfers.hosts import Hdu, Host, Receipt, Want
+from transfers.lanes import Result
 from transfers.local import LocalHost
-from transfers.unpacking import is_packed, unpack
+from transfers.unpacking import LIMIT, is_packed, unpack
+
+log = structlog.get_logger("stager")
 
 FLUSH_ITEMS = 100  # results written in one transaction...
 FLUSH_S = 1.0  # ...or after this long
-LOT_FILES = 128  # copied in one conversation...
-FAR_LOT_FILES = 1024  # ...where it crosses a network, and each beginning and end waits for round trips...
-LOT_BYTES = 1 << 30  # ...or so many bytes
 FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
 
 
@@ -71,6 +72,7 @@ class Batch:
     progress: Progress = field(default_factory=Progress)
     draining: Callable[[], bool] = bool  # true: begin nothing more, finish what is begun
     troubles: dict[str, TransferError] = field(default_factory=dict)  # hosts that became unusable on the way
+    broken: list[TransferError] = field(default_factory=list)  # connections that broke off: parts may be left
 
     @cached_property
     def throttle(self) -> Throttle:
@@ -150,8 +152,10 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
     guarded = error.host in (batch.source.name, batch.destination.name) and breakers.is_of_host(error)
     if guarded:
         batch.troubles.setdefault(error.host, error)
+    if of_connection := breakers.is_of_connection(error):
+        batch.broken.append(error)
     # One file may break the connection each time: a batch that brings nothing must use up its tries.
-    excused = breakers.is_of_connection(error) and batch.traffic.brought > 0
+    excused = of_connection and batch.traffic.brought > 0
     decision = retrying.decide(
         error,
         item.tries,
@@ -167,58 +171,56 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
 
 
 def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
-    """Copy, archive or restore: the same work between hosts of different kinds, a lot after the other."""
-    most = FAR_LOT_FILES if source.far or destination.far else LOT_FILES
-    for lot in _lots(batch.claimed, most):
-        if batch.ends():
-            return
-        yield from _copy_lot(batch, source, destination, lot)
-
-
-def _lots(claimed: Sequence[Claimed], most: int) -> Iterator[list[Claimed]]:
-    """The items in lots of so many files or LOT_BYTES, so that a daemon that stops has not much to wait for."""
-    lot: list[Claimed] = []
-    total = 0
-    for item in claimed:
-        lot.append(item)
-        total += item.size or 0
-        if len(lot) == most or total >= LOT_BYTES:
-            yield lot
-            lot, total = [], 0
-    if lot:
-        yield lot
-
-
-def _copy_lot(batch: Batch, source: Host, destination: Host, lot: Sequence[Claimed]) -> Iterator[Finished]:
-    begun = time.monotonic()
-    images: dict[int, list[dict[str, Any]]] = {}
-    sound: list[Claimed] = []
-    for item, found in _inspected(batch, source, lot):
-        if isinstance(found, TransferError):
-            yield _failed(batch, item, found.at("source"), time.monotonic() - begun)
-            continue
-        images[item.id] = _images(batch, destination.name, item, found)
-        sound.append(item)
-    by_id = {item.id: item for item in sound}
-    proven = _proven_digests(batch, source.name, sound)
-    wants = [_want(batch, item, proven.get(item.source)) for item in sound]
-    if not wants:
-        return
+    """Copy, archive or restore: the same work between hosts of different kinds."""
+    looking = _Looking(batch, source, destination)
+    by_id = {item.id: item for item in batch.claimed}
     for want, result in copy(
         source,
         destination,
-        wants,
+        looking.wants(),
         proof=batch.manifest.proof,
         streams=batch.traffic.streams,
         on_bytes=batch.throttle,
         stop=batch.stop,
+        draining=batch.ends,
     ):
         item = by_id[want.item]
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - looking.begun[item.id]
         if isinstance(result, TransferError):
             yield _failed(batch, item, result, seconds)
         else:
-            yield Finished(item, seconds, (result,), images[item.id])
+            yield Finished(item, seconds, (result,), looking.images.pop(item.id, ()))
+
+
+class _Looking:
+    """Looks into the files of a batch before they are sent, while those before them are: its wants are asked for by
+    a thread of the copying."""
+
+    def __init__(self, batch: Batch, source: Host, destination: Host) -> None:
+        self.batch = batch
+        self.source = source
+        self.destination = destination
+        self.begun: dict[int, float] = {}
+        self.images: dict[int, list[dict[str, Any]]] = {}
+
+    def wants(self) -> Iterator[Want | Result]:
+        """What is to be brought; a file that is not sound has its result. What is not begun is left out at the end."""
+        claimed = self.batch.claimed
+        for start in range(0, len(claimed), LOOKED_AT):
+            if self.batch.ends():
+                return
+            yield from self._look(claimed[start : start + LOOKED_AT])
+
+    def _look(self, lot: Sequence[Claimed]) -> Iterator[Want | Result]:
+        self.begun.update((item.id, time.monotonic()) for item in lot)
+        proven = _proven_digests(self.batch, self.source.name, lot)
+        for item, found in _inspected(self.batch, self.source, lot):
+            want = _want(self.batch, item, proven.get(item.source))
+            if isinstance(found, TransferError):
+                yield want, found.at("source")
+            else:
+                self.images[item.id] = _images(self.batch, self.destination.name, item, found)
+                yield want
 
 
 def _proven_digests(batch: Batch, host: str, claimed: Sequence[Claimed]) -> dict[str, str]:
@@ -302,6 +304,11 @@ def _chop(
     batch: Batch, source: Host, destination: Host, item: Claimed
 ) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
     """All pieces of a focal plane, proven, with their registry entries; TransferError when any of them is not."""
+    if source.far and _is_gzip_alone(item.source):
+        try:
+            return _chop_there(batch, source, destination, item)
+        except Unsupported:
+            pass  # no program runs there: it comes here to be unpacked
     if is_packed(item.source):
         scratch = _scratch(batch)
         path = unpack(
@@ -323,6 +330,25 @@ def _chop(
     if found is None:
         raise SourceMissing("the file is gone", host=source.name, side="source", path=item.source, phase="chop")
     return _chop_plain(batch, source, destination, item, item.source, item)
+
+
+def _is_gzip_alone(path: str) -> bool:
+    """Whether unpacking needs nothing but gzip, which every agent has."""
+    return path.lower().endswith(".gz") and not path.lower().endswith(".fz.gz")
+
+
+def _chop_there(
+    batch: Batch, source: Host, destination: Host, item: Claimed
+) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
+    """The same for a .gz on a far host: unpacked where it lies, so that its pixels stay there."""
+    want = Want(item.id, item.epoch, item.source, "", item.size, item.mtime_ns, item.digest)
+    path = source.gunzip(want, LIMIT, batch.stop)
+    try:
+        return _chop_plain(batch, source, destination, item, path, None)
+    finally:
+        for result in source.remove([path]):
+            if isinstance(result, TransferError):
+                log.warning("an unpacked focal plane could not be removed", **result.as_dict())
 
 
 def _scratch(batch: Batch) -> LocalHost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 << 20
 OPEN_FILES = 2  # filled at the same time: the second, so that no lane waits for the first to end
 BLOCK_TRIES = 3
+TRIES = 3  # of a landing's conversation, and of one that hashes
+PAUSE_S = 0.5  # before a far side that had too many at once is asked again
 BROKEN = (Transient, Congested, HostDown)  # what may befall one stream and not the file
 
 numbers = itertools.count(1)
@@ -57,6 +60,31 @@ class Block:
     tries: int = 0
 
 
+class Feed:
+    """A landing's frames, as they are put. Any thread may `end` it: who waits for a frame is let go then."""
+
+    def __init__(self) -> None:
+        self._frames: queue.Queue[Frame | None] = queue.Queue()
+        self.begun = False  # somebody has taken a frame
+
+    def put(self, name: str, body: Any) -> None:
+        self._frames.put((name, body))
+
+    def end(self) -> None:
+        self._frames.put(None)
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Frame:
+        frame = self._frames.get()
+        if frame is None:
+            self._frames.put(None)  # for whoever asks once more
+            raise StopIteration
+        self.begun = True
+        return frame
+
+
 class Filling:
     """The large files of one batch. Their landing runs in one thread, the source's hashing in another.
 
@@ -68,11 +96,12 @@ class Filling:
         self._unopened: deque[LargeFile] = deque()
         self._files: dict[int, LargeFile] = {}  # by item: those that have no result yet
         self._blocks: deque[Block] = deque()
-        self._events: queue.Queue[Frame | None] = queue.Queue()
+        self._feed = Feed()
         self._to_hash: queue.Queue[LargeFile | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._closed = False  # no more files come
-        self._landed = False  # the landing's thread has ended
+        self._landed = False  # the landing's thread has ended...
+        self._why: TransferError = Transient("stopped before the file was done", phase="stopped", side="local")  # of it
 
     def add(self, want: Want) -> None:
         """One file more."""
@@ -83,6 +112,10 @@ class Filling:
                 thread.start()
         file = LargeFile(want)
         self._files[want.item] = file
+        if self._landed:
+            file.over = True
+            self._answer(file, self._why)
+            return
         self._unopened.append(file)
         self._to_hash.put(file)
         self._open_more()
@@ -95,7 +128,8 @@ class Filling:
 
     def end(self) -> None:
         """Wait for the threads, after `close`; what is under way ends early where the lanes were told to stop."""
-        self._events.put(None)
+        with self._lanes.changed:
+            self._feed.end()
         for thread in self._threads:
             thread.join()
 
@@ -118,6 +152,12 @@ class Filling:
     def take(self) -> Block | None:
         return self._blocks.popleft() if self._blocks else None
 
+    def put_back(self, block: Block) -> None:
+        """A block that was taken and not tried."""
+        if not block.file.over:
+            self._blocks.appendleft(block)
+            self._lanes.changed.notify_all()
+
     def filled(self, block: Block, error: TransferError | None) -> None:
         """A block was written, or it failed for good."""
         if error is not None:
@@ -130,12 +170,11 @@ class Filling:
         block.tries += 1
         if not isinstance(error, BROKEN) or error.phase == "stopped" or block.tries >= BLOCK_TRIES:
             self._fail(block.file, error)
-        elif not block.file.over:
-            self._blocks.appendleft(block)
-            self._lanes.changed.notify_all()
+        else:
+            self.put_back(block)
 
     def give_up(self, error: TransferError) -> None:
-        """The last lane ended with an error: nothing more will be filled."""
+        """No lane is left, and none will come: nothing more will be filled."""
         for file in list(self._files.values()):
             if file.blocks or not file.opened:
                 self._fail(file, error)
@@ -148,7 +187,7 @@ class Filling:
         while self._unopened and filling < OPEN_FILES:
             file = self._unopened.popleft()
             file.opened, file.blocks = True, _blocks_of(file.want)
-            self._events.put(("open", facts_of(file.want, file.want.size, file.want.mtime_ns)[1]))
+            self._feed.put("open", facts_of(file.want, file.want.size, file.want.mtime_ns)[1])
             filling += 1
 
     def _count(self, block: Block) -> None:
@@ -159,7 +198,7 @@ class Filling:
         while file.upto in file.beyond:
             file.upto += file.beyond.pop(file.upto)
         if file.upto != before:
-            self._events.put(("wrote", {"item": file.want.item, "upto": file.upto}))
+            self._feed.put("wrote", {"item": file.want.item, "upto": file.upto})
         if not file.blocks:
             self._open_more()
             self._close(file)
@@ -170,13 +209,13 @@ class Filling:
             return
         file.over = True
         said = {"item": file.want.item, "size": file.want.size, "digest": file.digest}
-        self._events.put(("close", said))
+        self._feed.put("close", said)
         self._end_if_over()
 
     def _end_if_over(self) -> None:
         """End the landing's frames once every file is closed or given up: it answers for the last ones then."""
         if self._closed and all(file.over for file in self._files.values()):
-            self._events.put(None)
+            self._feed.end()
 
     def _fail(self, file: LargeFile, error: TransferError) -> None:
         if file.over:
@@ -188,7 +227,7 @@ class Filling:
         else:
             fault = to_fault(error)
             fault.facts.setdefault("host", error.host or self._lanes.source.name)
-            self._events.put(("drop", {"item": file.want.item, "fault": fault}))
+            self._feed.put("drop", {"item": file.want.item, "fault": fault})
         self._open_more()
         self._end_if_over()
 
@@ -210,27 +249,52 @@ class Filling:
 
     def _land(self) -> None:
         lanes = self._lanes
-        why: TransferError = Transient("stopped before the file was done", phase="stopped", side="local")
         try:
-            for result in lanes.destination.land(self._frames(), lanes.proof, lanes.stop):
+            turn = 1
+            while (error := self._landing()) is not None:
+                lanes.failed(error)
                 with lanes.changed:
-                    self._take_result(result)
-        except TransferError as error:
-            why = error
-            lanes.failed(error)
+                    self._why = error
+                    if turn == TRIES or not isinstance(error, Transient | Congested) or not self._begin_anew(error):
+                        break
+                if isinstance(error, Congested):
+                    time.sleep(PAUSE_S)
+                turn += 1
+        except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
+            lanes.broke(error)
         finally:
             with lanes.changed:
                 for file in list(self._files.values()):
                     self._leave(file)
-                    self._answer(file, why)
+                    self._answer(file, self._why)
                 self._unopened.clear()
                 self._landed = True
                 lanes.changed.notify_all()
             lanes.tell(None)
 
-    def _frames(self) -> Iterator[Frame]:
-        while (event := self._events.get()) is not None:
-            yield event
+    def _landing(self) -> TransferError | None:
+        """One conversation; the error that it was broken off by."""
+        lanes = self._lanes
+        try:
+            for result in lanes.destination.land(self._feed, lanes.proof, lanes.stop):
+                with lanes.changed:
+                    self._take_result(result)
+        except TransferError as error:
+            return error
+        return None
+
+    def _begin_anew(self, error: TransferError) -> bool:
+        """After a landing broke off: the files that were open in it are lost; whether others are left to land."""
+        if self._lanes.stop():
+            return False
+        if self._feed.begun:
+            self._feed = Feed()
+            for file in [file for file in self._files.values() if file.opened]:
+                self._leave(file)
+                self._answer(file, error)
+            self._open_more()
+            self._end_if_over()
+        return bool(self._files) or not self._closed
 
     def _take_result(self, result: Receipt | TransferError | Opened) -> None:
         item = result.facts["item"] if isinstance(result, TransferError) else result.item
@@ -264,16 +328,32 @@ class Filling:
         while (file := self._to_hash.get()) is not None:
             if file.over or self._landed:
                 continue
-            result: tuple[str, int, str] | TransferError
             try:
-                result = next(iter(self._lanes.source.digest([file.want.source], stop=self._stopped)))
-            except TransferError as error:
-                result = error
+                result = self._digest(file)
+            except BaseException as error:  # noqa: BLE001  it is raised again by who asks for the results
+                self._lanes.broke(error)
+                return
             with self._lanes.changed:
                 self._hashed(file, result)
 
-    def _stopped(self) -> bool:
-        return self._landed or self._lanes.stop()
+    def _digest(self, file: LargeFile) -> tuple[str, int, str] | TransferError:
+        """What the source holds; asked again where the conversation, and not the file, was the trouble."""
+
+        def stop() -> bool:
+            return file.over or self._landed or self._lanes.stop()
+
+        turn = 1
+        while True:
+            try:
+                (result,) = self._lanes.source.digest([file.want.source], stop=stop)  # to its end, so that it is kept
+                return result
+            except TransferError as error:
+                if turn == TRIES or stop() or not isinstance(error, Transient | Congested):
+                    return error
+                if isinstance(error, Congested):
+                    self._lanes.streams.congested(time.monotonic())
+                    time.sleep(PAUSE_S)
+            turn += 1
 
     def _hashed(self, file: LargeFile, result: tuple[str, int, str] | TransferError) -> None:
         host, want = self._lanes.source.name, file.want

@@ -24,6 +24,7 @@ OnBytes = Callable[[int], None]
 LOOK_S = 0.2  # between looks at whether more lanes are allowed
 LEAST_CUT = 32 << 20  # bytes of a file that is worth cutting
 CONVERSATIONS = 3  # that may break off in one lane
+PAUSE_S = 0.5  # before a far side that refused all lanes at once is asked again
 CARRIED_UNITS = 64  # of one conversation with a host that carries them itself
 
 
@@ -63,6 +64,8 @@ class Lanes:
         self._lanes: dict[int, threading.Thread] = {}
         self._working: list[int] = []  # the lanes that count: those that were refused for being too many do not
         self._last_error: TransferError | None = None
+        self._again = 0  # how often a lane was begun after all were refused at once...
+        self._pause_until = 0.0  # ...and not before this is one begun again
         self._failure: BaseException | None = None
 
     def results(self, units: Iterable[list[Want] | Result]) -> Iterator[Result]:
@@ -84,10 +87,11 @@ class Lanes:
             self._filling.end()
         if self._failure is not None:
             raise self._failure
-        why: TransferError = Transient("stopped before the file was begun", phase="stopped", side="local")
-        if self._last_error is not None and not (self._stop() or self._draining()):
-            why = self._last_error
+        stopped = Transient("stopped before the file was begun", phase="stopped", side="local")
         for want in list(self._waiting.values()):
+            # Asked anew for each: who hears that a host is down may have the others given back untried.
+            given_back = self._stop() or self._draining()
+            why = stopped if given_back or self._last_error is None else self._last_error
             yield as_result(want, why, self.destination)
 
     def _gathered(self) -> Iterator[Result]:
@@ -95,7 +99,8 @@ class Lanes:
             self._begin_lanes()
             with self.changed:
                 self._give_up_alone()
-                over = self._whole and not self._lanes and self._filling.is_over()
+                ended = self._whole and not self._lanes and not self._may_begin_again()
+                over = ended and self._filling.is_over()
             try:
                 result = self._results.get(timeout=None if over else LOOK_S) if not over else self._results.get_nowait()
             except queue.Empty:
@@ -108,7 +113,7 @@ class Lanes:
 
     def _give_up_alone(self) -> None:
         """Where no lane works and none will be begun, nobody would fill the large files that are waited for."""
-        if self._lanes:
+        if self._lanes or self._may_begin_again():
             return
         if self.stop():
             self._filling.give_up(Transient("stopped before the file was done", phase="stopped", side="local"))
@@ -218,6 +223,10 @@ class Lanes:
         with self.changed:
             self._filling.lost(block, error)
 
+    def untried(self, block: Block) -> None:
+        with self.changed:
+            self._filling.put_back(block)
+
     def failed(self, error: TransferError, number: int | None = None) -> None:
         """A conversation broke off, or could not be begun; with the number of a lane, it ends with that."""
         with self.changed:
@@ -225,6 +234,7 @@ class Lanes:
             if number in self._working:  # before others ask whether they may go on: it was the one too many
                 self._working.remove(number)
         if isinstance(error, Congested):
+            self._pause_until = time.monotonic() + PAUSE_S
             self.streams.congested(time.monotonic())
 
     # Lanes come and go.
@@ -232,16 +242,27 @@ class Lanes:
     def _begin_lanes(self) -> None:
         """Begin lanes while more are allowed and there is work for them; after a failure, no more of them."""
         with self.changed:
-            if self._last_error is not None or self.stop():
-                return
-            work = len(self._pile) + self._filling.blocks_to_come()
+            work = self._filling.blocks_to_come() + (0 if self._draining() else len(self._pile))
             allowed = min(self.streams.allowed(), work + len(self._lanes))
+            if self.stop():
+                return
+            if self._last_error is not None:
+                if not self._may_begin_again() or time.monotonic() < self._pause_until:
+                    return
+                self._again += 1
+                allowed = 1
             free = [number for number in range(allowed) if number not in self._lanes]
             for number in free[: max(0, allowed - len(self._lanes))]:
                 thread = threading.Thread(target=self._run, args=(number,), name=f"lane-{number}", daemon=True)
                 self._lanes[number] = thread
                 self._working.append(number)
                 thread.start()
+
+    def _may_begin_again(self) -> bool:
+        """Whether all lanes were refused for being too many, so that a single one may find room; a few times."""
+        work = self._pile or self._filling.blocks_to_come()
+        idle = not self._lanes and isinstance(self._last_error, Congested) and self._again < CONVERSATIONS
+        return bool(work) and idle and not self.stop() and not self._draining()
 
     def _run(self, number: int) -> None:
         try:
@@ -253,8 +274,7 @@ class Lanes:
                 del self._lanes[number]
                 if number in self._working:
                     self._working.remove(number)
-                if not self._lanes and self._last_error is not None:
-                    self._filling.give_up(self._last_error)
+                self._give_up_alone()
                 self.changed.notify_all()
             self.tell(None)
 
@@ -396,8 +416,10 @@ class _BlockStream:
             self.broken = error
         finally:
             frames.close()
+        if self.first is not None:  # not asked for yet: it was not tried
+            self.lanes.untried(self.first)
         stopped = Transient("stopped before the file was done", phase="stopped", side="local")
-        for block in [*self.sent, *self.asked, *([self.first] if self.first else [])]:
+        for block in [*self.sent, *self.asked]:
             self.lanes.lost(block, self.broken or stopped)
         return self.broken
 

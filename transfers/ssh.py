@@ -25,16 +25,33 @@ from transfers.agent import (
     Incoming,
     Outgoing,
     batches,
-    checked,
-    facts_of,
-    fault_from,
     plain_want,
     send_frame,
     send_unit,
     units_of,
 )
+from transfers.answers import (
+    Asked,
+    Carried,
+    Nonsense,
+    Sent,
+    SentStretches,
+    clock_of,
+    digest_at,
+    fault_of,
+    found_at,
+    hdus_of,
+    made_of,
+    pairs,
+    part_of,
+    path_of,
+    refuse,
+    removed_at,
+    scanned,
+    text_of,
+)
 from transfers.channels import Channel, Client
-from transfers.errors import TransferError, Transient, Unsupported, from_fault, shown
+from transfers.errors import HostDown, TransferError, Transient, Unsupported, from_fault, shown
 from transfers.hosts import (
     LIMITS,
     Clock,
@@ -72,6 +89,7 @@ AHEAD_WANTS = 64  # wants that the far side knows of before their turn...
 AHEAD_BYTES = 8 << 20  # ...or so many bytes
 PATHS = 500  # of one call
 STOP_PATIENCE_S = 15.0  # for the far side to end after it was told to stop
+BROKE_OFF = ("channel", "run", "connect")  # phases of the errors of a channel, not of what was done over it
 NOT_THERE = (126, 127)  # what a shell ends with when it cannot run a program
 
 
@@ -88,6 +106,7 @@ class Conversation:
     def __init__(self, host: SshHost) -> None:
         self.host = host
         self.used = time.monotonic()
+        self.sending = threading.Lock()  # between messages of a call that is told to stop while more is sent
         self.begun = False  # the agent knows which root it serves, and the marker that was known then
         self.marker: str | None = None
         self.channel: Channel = host.client.run(f'exec {host.python} -c "{BOOT}"')
@@ -102,7 +121,13 @@ class Conversation:
     def _greet(self) -> dict[str, Any]:
         """Send the agent and wait for its greeting, past whatever the far shell prints before."""
         nonce = secrets.token_hex(16).encode()
-        watchdog = threading.Timer(GREETING_S, self.channel.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.channel.kill()
+
+        watchdog = threading.Timer(GREETING_S, end)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -110,10 +135,16 @@ class Conversation:
                 self.channel.write(_source() + nonce)
             self._find(GREETING + nonce + b"\n")
             name, hello = self.incoming.frame()
-        except (EOFError, Fault) as error:
+        except (EOFError, Fault, Nonsense, TransferError) as error:
+            if late.is_set():
+                text = f"no agent answered within {GREETING_S:.0f} s: the login hangs there, or is very slow"
+                raise HostDown(text, host=self.host.name, side="route", phase="connect") from error
+            if isinstance(error, TransferError):
+                raise
             raise self._no_agent(error) from error
         finally:
             watchdog.cancel()
+            watchdog.join()  # no thread of ours outlives the call
         if name != "hello" or not isinstance(hello, dict) or hello.get("protocol") != PROTOCOL:
             text = f"the agent there speaks another protocol than this Stager ({shown(str(hello))[:200]})"
             raise Unsupported(f"{text}: install the agent of this version there", host=self.host.name, phase="connect")
@@ -133,10 +164,11 @@ class Conversation:
                 raise Fault("unsupported", f"no agent answered among the first {NOISE_BYTES} bytes", phase="connect")
             incoming.more()
 
-    def _no_agent(self, error: EOFError | Fault) -> TransferError:
+    def _no_agent(self, error: EOFError | Fault | Nonsense) -> TransferError:
         """Why there was no greeting. Where there is no shell or no python, another way may lead to the host."""
-        if isinstance(error, Fault):
-            return Unsupported(error.text, host=self.host.name, phase="connect", facts={"no_agent": True})
+        if not isinstance(error, EOFError):
+            text = error.text if isinstance(error, Fault) else str(error)
+            return Unsupported(shown(text), host=self.host.name, phase="connect", facts={"no_agent": True})
         ended = self.channel.ended()
         status = ended.facts.get("status")
         if status is None or 128 < status < 160 or status < 0:
@@ -170,8 +202,18 @@ class Conversation:
             if name == "done":
                 return
             if name == "failed":
-                raise self.host.error(fault_from(body))
+                raise self.host.error(fault_of(body))
             yield name, body
+
+    def stop(self) -> None:
+        """Tell the far side to end the call, unless more is being sent and does not go out."""
+        if self.sending.acquire(timeout=STOP_PATIENCE_S):
+            try:
+                self.out.message("stop")
+            except TransferError:
+                pass  # it is over already
+            finally:
+                self.sending.release()
 
     def frame(self) -> tuple[str, Any]:
         """The next frame; TransferError when the channel ended, or what came was no frame."""
@@ -179,8 +221,8 @@ class Conversation:
             return self.incoming.frame()
         except EOFError as error:
             raise self.channel.ended() from error
-        except Fault as fault:
-            raise self.nonsense(fault.text) from fault
+        except (Fault, TypeError) as error:  # a message that is no pair
+            raise self.nonsense(str(error)) from error
 
     def nonsense(self, what: str) -> TransferError:
         text = f"the far side does not speak as an agent does: {shown(what)[:300]}"
@@ -217,6 +259,7 @@ class SshHost:
         self._idle: deque[Conversation] = deque()
         self._lock = threading.Lock()
         self._connecting = threading.Semaphore(CONNECTING)
+        self._doubted = 0.0  # when a conversation last broke off: those from before may have ended with it
         self._closed = 0  # how often `close` was called: a conversation from before is not kept
 
     def __repr__(self) -> str:
@@ -231,8 +274,14 @@ class SshHost:
         one = self._taken() or self._made()
         try:
             yield one
-        except BaseException:  # GeneratorExit too: the far side is in the middle of something
+        except BaseException as error:  # GeneratorExit too: the far side is in the middle of something
             one.channel.kill()
+            if isinstance(error, TransferError) and error.phase in BROKE_OFF:
+                self._doubted = time.monotonic()
+            if isinstance(error, Nonsense):
+                raise one.nonsense(str(error)) from error
+            if isinstance(error, Fault):  # ours: what cannot be said over the channel
+                raise self.error(error) from error
             raise
         one.used = time.monotonic()
         with self._lock:
@@ -249,21 +298,24 @@ class SshHost:
                     return None
                 one = self._idle.pop()
             idle = time.monotonic() - one.used
-            if idle < ASKED_S or (idle < IDLE_S and self._answers(one)):
+            sound = idle < ASKED_S and one.used > self._doubted
+            if sound or (idle < IDLE_S and self._answers(one)):
                 self._drop_old()
                 return one
             one.channel.kill()
 
     def _answers(self, one: Conversation) -> bool:
         timer = threading.Timer(STOP_PATIENCE_S, one.channel.kill)
+        timer.daemon = True
         timer.start()
         try:
             one.call("clock")
-            return [name for name, _ in one.answers()] == ["clock"]
-        except TransferError:
+            return self._only(one, "clock") is not None
+        except (TransferError, Nonsense):
             return False
         finally:
             timer.cancel()
+            timer.join()
 
     def _drop_old(self) -> None:
         now = time.monotonic()
@@ -306,8 +358,7 @@ class SshHost:
         """Tell the far side to stop; where it does not end then, end the channel."""
         while not over.wait(0.2):
             if stop():
-                with suppress(TransferError):
-                    one.out.message("stop")
+                one.stop()
                 if not over.wait(STOP_PATIENCE_S):
                     one.channel.kill()
                 return
@@ -330,76 +381,67 @@ class SshHost:
 
     def open(self, marker: str | None) -> str:
         with self._called("open", marker=marker) as one:
-            self.marker = _text(one, self._only(one, "marker"))
+            self.marker = text_of(self._only(one, "marker"))
         return self.marker
 
     def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]:
         with self._called("scan", prefix=prefix) as one:
             for name, body in one.answers():
-                if name == "skipped":
-                    yield _made_of(one, Skipped, body)
-                else:
-                    yield _within(one, prefix, _made_of(one, FileInfo, self._checked(one, name, body, "info", list)))
+                yield scanned(prefix, name, body)
 
     def find(self, paths: Iterable[str]) -> Iterator[FileInfo | TransferError | None]:
         for some in batches(paths, PATHS):
             with self._called("find", paths=some) as one:
-                yield from self._each(one, "info", _info, some)
+                yield from self._each(one, "info", found_at, some)
 
     def digest(
         self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[tuple[str, int, str] | TransferError]:
         for some in batches(paths, PATHS):
             with self._called("digest", stop, paths=some, algorithm=algorithm, reread=reread) as one:
-                yield from self._each(one, "digest", _digest, some)
+                yield from self._each(one, "digest", partial(digest_at, algorithm), some)
 
     def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
         for some in batches(paths, PATHS):
             with self._called("headers", paths=some, limits=list(limits)) as one:
-                yield from self._each(one, "hdus", partial(_hdus, limits), some)
+                yield from self._each(one, "hdus", partial(hdus_of, limits, one.frame), some)
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
         for some in batches(paths, PATHS):
             with self._called("remove", paths=some) as one:
-                yield from self._each(one, "removed", _text, some)
+                yield from self._each(one, "removed", removed_at, some)
 
     def _each(
-        self, one: Conversation, wanted: str, made: Callable[[Conversation, Any], T], asked: list[str]
+        self, one: Conversation, wanted: str, made: Callable[[str, Any], T], asked: list[str]
     ) -> Iterator[T | TransferError]:
         """One answer for each path that was asked for."""
-        count = 0
-        for name, body in one.answers():
-            count += 1
-            if count > len(asked):
-                break
+        for path, name, body in pairs(asked, one.answers()):
             if name == "fault":
-                yield self.error(fault_from(body))
+                yield self.error(fault_of(body))
+            elif name == wanted:
+                yield made(path, body)
             else:
-                yield made(one, self._checked(one, name, body, wanted, object))
-        if count != len(asked):
-            raise one.nonsense(f"{count} answers to {len(asked)} questions")
+                refuse(f"{name} instead of {wanted}")
 
     def space(self) -> Space:
         with self._called("space") as one:
-            return _made_of(one, Space, self._only(one, "space"))
+            return made_of(Space, self._only(one, "space"))
 
     def clock(self) -> Clock:
         with self._called("space") as one:  # the first call of a conversation may have another before it
             self._only(one, "space")
             asked, begun = time.time(), time.monotonic()
             one.call("clock")
-            there = self._only(one, "clock")
+            there = clock_of(self._only(one, "clock"))
             taken = time.monotonic() - begun
-            if not isinstance(there, float):
-                raise one.nonsense(f"no time: {there}")
             return Clock(there - (asked + taken / 2), taken)
 
     def _only(self, one: Conversation, wanted: str) -> Any:
         """The one answer to a call that has one."""
-        found = [self._checked(one, name, body, wanted, object) for name, body in one.answers()]
-        if len(found) != 1:
-            raise one.nonsense(f"{len(found)} answers to one question")
-        return found[0]
+        ((_, name, found),) = pairs([wanted], one.answers())
+        if name != wanted:
+            refuse(f"{name} instead of {wanted}")
+        return found
 
     def about(self) -> dict[str, str]:
         with self._called("space") as one:
@@ -412,16 +454,18 @@ class SshHost:
 
     def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
         with self._called("gunzip", stop, want=plain_want(want), most=most) as one:
-            return _text(one, self._only(one, "unpacked"))
+            return text_of(self._only(one, "unpacked"))
 
     def sweep(self, prefix: str, dead: Callable[[int, int], bool]) -> list[str]:
         removed: list[str] = []
         with self._called("sweep", prefix=prefix) as one:
             for name, body in one.answers():
-                if name == "part" and isinstance(body, list) and len(body) == 2:
-                    one.out.message("dead", bool(dead(int(body[0]), int(body[1]))))
+                if name == "part":
+                    one.out.message("dead", bool(dead(*part_of(body))))
+                elif name == "swept":
+                    removed.append(path_of(body))
                 else:
-                    removed.append(_text(one, self._checked(one, name, body, "swept", str)))
+                    refuse(f"{name} in a sweep")
         return removed
 
     def read(self, wants: Iterable[Want]) -> Iterator[Frame]:
@@ -430,173 +474,134 @@ class SshHost:
             asking = _Asking(one, units_of(wants))
             asking.ask()
             for name, body in one.answers():
-                yield asking.checked(name, body)
-            if asking.open:
-                raise one.nonsense(f"{len(asking.open)} files that were asked for did not come")
+                yield asking.frame(name, body)
+            asking.end()
 
     def land(
         self, frames: Iterable[Frame], proof: str = "reread", stop: Stop = never
     ) -> Iterator[Receipt | TransferError | Opened]:
-        sent = _Sent()
-        for name, body, one in self._fed("land", frames, stop, sent, proof=proof):
+        sent = Sent(proof)
+
+        def answer(name: str, body: Any) -> Receipt | TransferError | Opened:
             if name == "fault":
-                yield self.error(sent.fault(one, body))
-            elif name == "opened":
-                yield _made_of(one, Opened, body)
-            else:
-                receipt = _made_of(one, Receipt, self._checked(one, name, body, "receipt", list))
-                if sent.said.pop((receipt.item, receipt.path), None) != (receipt.size, receipt.digest):
-                    raise one.nonsense("a receipt for something that was not sent")
-                yield receipt
+                return self.error(sent.fault(body))
+            if name == "opened":
+                return sent.opened(body)
+            return sent.receipt(body) if name == "receipt" else refuse(f"{name} in a landing")
+
+        yield from self._fed("land", frames, stop, sent, answer, proof=proof)
 
     def fill(self, frames: Iterable[Frame], stop: Stop = never) -> Iterator[Filled | TransferError]:
-        for name, body, one in self._fed("fill", frames, stop, None):
+        sent = SentStretches()
+
+        def answer(name: str, body: Any) -> Filled | TransferError:
             if name == "fault":
-                yield self.error(fault_from(body))
-            else:
-                yield _made_of(one, Filled, self._checked(one, name, body, "filled", list))
+                return self.error(sent.fault(body))
+            return sent.filled(body) if name == "filled" else refuse(f"{name} in a filling")
+
+        yield from self._fed("fill", frames, stop, sent, answer)
 
     def carry(
         self, wants: Iterable[Want], proof: str = "reread", stop: Stop = never
     ) -> Iterator[Receipt | TransferError]:
         with self._called("carry", stop, proof=proof) as one:
+            carried = Carried(proof)
             for unit in units_of(wants):
-                send_unit(one.out, unit)
-            one.out.message("over")
+                carried.add(unit)
+                with one.sending:
+                    send_unit(one.out, unit)
+            with one.sending:
+                one.out.message("over")
             for name, body in one.answers():
                 if name == "fault":
-                    yield self.error(fault_from(body))
+                    yield self.error(carried.fault(body))
                 else:
-                    yield _made_of(one, Receipt, self._checked(one, name, body, "receipt", list))
+                    yield carried.receipt(body) if name == "receipt" else refuse(f"{name} in a carrying")
+            if carried.left() and not stop():
+                refuse(f"no answer for {carried.left()} files")
 
     def _fed(
-        self, call: str, frames: Iterable[Frame], stop: Stop, sent: _Sent | None, **arguments: Any
-    ) -> Iterator[tuple[str, Any, Conversation]]:
+        self,
+        call: str,
+        frames: Iterable[Frame],
+        stop: Stop,
+        sent: Sent | SentStretches,
+        answer: Callable[[str, Any], T],
+        **arguments: Any,
+    ) -> Iterator[T]:
         """The answers to a call that is fed with frames, by a thread beside the one that takes the answers."""
         with self._conversation() as one:
             one.call(call, **arguments)
             feeding = _Feeding(one, frames, stop, sent)
             over = threading.Event()
+            outwaiting = threading.Thread(target=self._outwait, args=(one, stop, over), daemon=True)
+            feeding.start()
+            if stop is not never:
+                outwaiting.start()
             try:
-                feeding.start()
-                if stop is not never:
-                    threading.Thread(target=self._outwait, args=(one, stop, over), daemon=True).start()
                 for name, body in one.answers():
-                    yield name, body, one
-            except BaseException:
-                feeding.left = True
-                one.channel.kill()  # it may be in the middle of a write
+                    yield answer(name, body)
+                feeding.check_end()
+            except BaseException as error:
+                feeding.leave()  # it may be in the middle of a write, or wait for a frame
+                if feeding.failure is not None and isinstance(error, TransferError):
+                    raise feeding.failure from error  # it came first, and says more than that the channel ended
                 raise
             finally:
                 over.set()
                 feeding.join()
+                if stop is not never:
+                    outwaiting.join()
             if feeding.failure is not None:
                 raise feeding.failure
 
-    def _checked(self, one: Conversation, name: str, body: Any, wanted: str, kind: type) -> Any:
-        if name != wanted or not isinstance(body, kind):
-            raise one.nonsense(f"{name} instead of {wanted}")
-        return body
-
 
 class _Asking:
-    """Sends the wants of a read, some way ahead of their turn, and holds what comes against them.
-
-    Where a file goes, and what it is, is said by the want and never by the far side.
-    """
+    """Sends the wants of a read, some way ahead of their turn, and holds what comes against them."""
 
     def __init__(self, one: Conversation, units: Iterator[list[Want]]) -> None:
         self.one = one
         self.units = units
-        self.open: deque[Want] = deque()  # that were asked for and are not answered
-        self.begun: deque[int] = deque()  # the wants of each unit whose beginning has not come
-        self.bytes = 0  # of the open ones
-        self.inside = False
+        self.asked = Asked()
         self.over = False
 
     def ask(self) -> None:
-        while not self.over and len(self.open) < AHEAD_WANTS and self.bytes < AHEAD_BYTES:
+        asked = self.asked
+        while not self.over and len(asked.open) < AHEAD_WANTS and asked.bytes < AHEAD_BYTES:
             unit = next(self.units, None)
             if unit is None:
                 self.over = True
                 self.one.out.message("over")
                 return
-            self.open.extend(unit)
-            self.bytes += sum(_size_of(want) for want in unit)
-            if len(unit) > 1:
-                self.begun.append(len(unit))
+            asked.add(unit)
             send_unit(self.one.out, unit)
         self.one.out.flush()
 
-    def checked(self, name: str, body: Any) -> Frame:
-        """A frame of the far side's, if it is one that may come now."""
-        if name == "unit" and self.begun and body == self.begun.popleft():
-            return name, body
-        if name == "file" and self.open and not self.inside and isinstance(body, dict):
-            self.inside = True
-            size, mtime_ns = body.get("size"), body.get("mtime_ns")
-            if all(value is None or (type(value) is int and value >= 0) for value in (size, mtime_ns)):
-                return facts_of(self.open[0], size, mtime_ns)
-        if name == "data" and self.inside:
-            return name, body
-        if name in ("end", "fault") and self.inside and isinstance(body, dict):
-            self.answered()
-            if name == "fault":
-                return name, fault_from(body)
-            size, digest = body.get("size"), body.get("digest")
-            if type(size) is int and size >= 0 and isinstance(digest, str) and len(digest) < 200:
-                return name, {"size": size, "digest": digest}
-        raise self.one.nonsense(f"{name} where it does not belong: {str(body)[:200]}")
-
-    def answered(self) -> None:
-        self.inside = False
-        self.bytes -= _size_of(self.open.popleft())
-        if len(self.open) < AHEAD_WANTS // 2 or self.bytes < AHEAD_BYTES // 2:
+    def frame(self, name: str, body: Any) -> Frame:
+        frame = self.asked.frame(name, body)
+        if name in ("end", "fault") and (
+            len(self.asked.open) < AHEAD_WANTS // 2 or self.asked.bytes < AHEAD_BYTES // 2
+        ):
             self.ask()
+        return frame
 
-
-def _size_of(want: Want) -> int:
-    return want.stretch[1] if want.stretch else want.size or 0
-
-
-class _Sent:
-    """What was said of each file that was sent to be landed, so that a receipt can be held against it."""
-
-    def __init__(self) -> None:
-        self.said: dict[tuple[int, str], tuple[int, str]] = {}
-        self._begun: set[tuple[int, str]] = set()
-        self._at = (0, "")
-        self._opened: dict[int, str] = {}
-
-    def frame(self, name: str, body: Any) -> None:
-        if name in ("file", "open"):
-            self._at = (body["item"], body["path"])
-            self._begun.add(self._at)
-        if name == "open":
-            self._opened[body["item"]] = body["path"]
-        elif name == "end":
-            self.said[self._at] = (body["size"], body["digest"])
-        elif name == "close":
-            self.said[body["item"], self._opened[body["item"]]] = (body["size"], body["digest"])
-
-    def fault(self, one: Conversation, body: Any) -> Fault:
-        """The fault of a file that was sent."""
-        fault = fault_from(body)
-        if (fault.facts.get("item"), fault.facts.get("destination")) not in self._begun:
-            raise one.nonsense(f"a fault of something that was not sent: {fault}")
-        return fault
+    def end(self) -> None:
+        """The far side says that this was all."""
+        if self.asked.open or not self.over:
+            refuse(f"{len(self.asked.open)} files that were asked for did not come")
 
 
 class _Feeding(threading.Thread):
     """Sends frames to the far side while its answers are read."""
 
-    def __init__(self, one: Conversation, frames: Iterable[Frame], stop: Stop, sent: _Sent | None) -> None:
+    def __init__(self, one: Conversation, frames: Iterable[Frame], stop: Stop, sent: Sent | SentStretches) -> None:
         super().__init__(name=f"feed-{one.host.name}", daemon=True)
         self.one = one
         self.frames = frames
         self.stop_asked = stop
         self.sent = sent
         self.left = False
+        self.finished = self.stopped = False  # all was sent, or no more because of a stop
         self.failure: BaseException | None = None
 
     def run(self) -> None:
@@ -610,69 +615,32 @@ class _Feeding(threading.Thread):
             self.failure = error
             self.one.channel.kill()
 
+    def leave(self) -> None:
+        """End it, wherever it is: nobody takes the answers any more."""
+        self.left = True
+        self.one.channel.kill()
+        if (end := getattr(self.frames, "end", None)) is not None:  # frames that are waited for, such as a Feed
+            end()
+        self.join()
+
+    def check_end(self) -> None:
+        """The far side says that it is done: Nonsense where it cannot be."""
+        if self.stopped:
+            return
+        if not self.finished or self.sent.left():
+            refuse(f"it is done before it was told all, or without an answer for {self.sent.left()}")
+
     def _feed(self) -> None:
         try:
             for name, body in self.frames:
                 if self.left or self.stop_asked():
+                    self.stopped = True
                     self.one.out.message("stop")
                     break
-                if self.sent is not None:
-                    self.sent.frame(name, body)
+                self.sent.frame(name, body)
                 send_frame(self.one.out, name, body)
+            self.finished = True
             self.one.out.message("over")
         finally:
             if isinstance(self.frames, Generator):
                 self.frames.close()
-
-
-def _made_of(one: Conversation, kind: Callable[..., T], body: Any) -> T:
-    """A NamedTuple of the agent's from a message, each field of the type that it must have."""
-    types = list(kind.__annotations__.values())
-    if not isinstance(body, list) or [type(value) for value in body] != types:
-        raise one.nonsense(f"no {getattr(kind, '__name__', kind)}: {body}")
-    if any(type(value) is int and value < 0 for value in body[1:2]):  # the second is a size wherever it is a number
-        raise one.nonsense(f"no size: {body}")
-    return kind(*body)
-
-
-def _within(one: Conversation, prefix: str, info: FileInfo) -> FileInfo:
-    """The file, if its path is one, and below the prefix that was scanned."""
-    try:
-        inside = not prefix or info.path == prefix or checked(info.path).startswith(f"{prefix}/")
-    except Fault:
-        inside = False
-    if not inside:
-        raise one.nonsense(f"a path that is not below {prefix or 'the root'}: {info.path}")
-    return info
-
-
-def _info(one: Conversation, body: Any) -> FileInfo | None:
-    return None if body is None else _made_of(one, FileInfo, body)
-
-
-def _text(one: Conversation, body: Any) -> str:
-    if not isinstance(body, str):
-        raise one.nonsense(f"no path: {body}")
-    return body
-
-
-def _digest(one: Conversation, body: Any) -> tuple[str, int, str]:
-    if not (isinstance(body, list) and [type(value) for value in body] == [str, int, str]):
-        raise one.nonsense(f"no digest: {body}")
-    return body[0], body[1], body[2]
-
-
-def _hdus(limits: Limits, one: Conversation, body: Any) -> tuple[Hdu, ...]:
-    """The HDUs that a message announces; their header bytes follow it."""
-    if not isinstance(body, list) or len(body) > limits.hdus or sum(row[0] for row in body) > limits.header_bytes:
-        raise one.nonsense("no HDUs")
-    found = []
-    for length, offset, data_offset, data_size in body:
-        header = bytearray()
-        while len(header) < length:
-            name, data = one.frame()
-            if name != "data":
-                raise one.nonsense(f"{name} instead of a header")
-            header += data
-        found.append(Hdu(offset, bytes(header), data_offset, data_size))
-    return tuple(found)

@@ -17,6 +17,7 @@ PAYS = 1.15  # as much faster must more streams be, to be kept
 WINDOW_S = 1.0  # of transfer that a rate is taken over...
 STARTING_S = 0.5  # ...after the time that new streams need to get going
 SETTLED_S = 60.0  # after which a number that was the best is put to the test again
+TOGETHER_S = 2.0  # refusals so close to each other are of the same burst, and count once
 CONGESTED_S = 300.0  # for which a number that was too much for the far side is not tried again
 
 
@@ -31,6 +32,7 @@ class Streams:
         self._settled_until = 0.0
         self._ceiling = most
         self._ceiling_until = 0.0
+        self._refused_at = -TOGETHER_S  # when streams were last refused
         self.rate_bytes_per_s: float | None = None  # as last measured
         self.why = "no transfer yet"
         self.bound(least, most)
@@ -84,6 +86,9 @@ class Streams:
     def congested(self, now: float) -> None:
         """The far side refused a stream, for the time being: use fewer."""
         with self._lock:
+            if self._now and now - self._refused_at < TOGETHER_S:
+                return
+            self._refused_at = now
             fewer = max(self.least, (self._now or self.least) // 2)
             self._ceiling, self._ceiling_until = fewer, now + CONGESTED_S
             self._before = None

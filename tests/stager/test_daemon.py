@@ -186,7 +186,7 @@ def test_a_trigger_waits_for_its_host_and_is_told_of(site: Site) -> None:
 
 def test_a_pause_ends_what_is_under_way_and_begins_no_more(site: Site) -> None:
     for number in range(300):
-        site.file(f"a:raw/{number:03d}", b"x" * 20_000)
+        site.file(f"a:raw/{number:03d}", b"x" * 60_000)
     site.submit()
     with running(site, with_route(site, bytes_per_s=2_000_000)):
         until(lambda: "done" in site.states().values())

@@ -35,3 +35,5 @@ def upgrade() -> None:
         sa.Column("at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("source", "destination"),
     )
+    broken = sa.text("outcome = 'failed' AND phase IN ('connect', 'channel', 'run')")
+    op.create_index("ix_attempts_broken", "attempts", ["ended_at"], sqlite_where=broken, postgresql_where=broken)
