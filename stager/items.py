@@ -223,12 +223,19 @@ def _finish_done(database: Database, connection: Connection, finished: Sequence[
         UPDATE items SET state = '{ItemState.DONE}', bytes = :bytes, reason = NULL, kind = NULL, tries = 0,
                worker = NULL, claimed_until = NULL, progressed_at = {database.now}
         WHERE id = :id AND epoch = :epoch AND state = '{ItemState.RUNNING}'""")
-    return [
-        one
-        for one in finished
-        if connection.execute(statement, {"id": one.item.id, "epoch": one.item.epoch, "bytes": _bytes(one)}).rowcount
-        == 1
-    ]
+    held = set(_held_now(connection, [one.item.id for one in finished]))
+    kept = [one for one in finished if (one.item.id, one.item.epoch) in held]
+    if kept:
+        values = [{"id": one.item.id, "epoch": one.item.epoch, "bytes": _bytes(one)} for one in kept]
+        connection.execute(statement, values)
+    return kept
+
+
+def _held_now(connection: Connection, ids: list[int]) -> Iterator[tuple[int, int]]:
+    """(id, epoch) of those of the items that are on lease; nobody else changes them before this transaction ends."""
+    for lot in _lots(ids):
+        query = sa.select(items.c.id, items.c.epoch).where(items.c.id.in_(lot), items.c.state == ItemState.RUNNING)
+        yield from ((row.id, row.epoch) for row in connection.execute(query))
 
 
 def _bytes(one: Finished) -> int:
