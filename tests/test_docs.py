@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import textwrap
 import tomllib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,8 @@ from manifests.reading import read_manifest
 from stager import config
 from stager.cli import app
 from stager.config import parse_config
+from transfers import agent, openssh
+from transfers.ssh import BOOT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -204,3 +208,43 @@ def test_there_are_examples_of_each_kind() -> None:
     assert kinds.count("manifest") >= 6
     assert kinds.count("config") >= 3
     assert kinds.count("camera") == 1
+
+
+# --------------------------------------------------------------------------------------- far hosts
+
+FAR_HOSTS = (DOCS / "far-hosts.md").read_text("utf-8")
+
+
+def forced_commands() -> list[str]:
+    """The commands in the page's lines for authorized_keys, as sshd understands them."""
+    quoted = re.findall(r'^restrict,command="((?:[^"\\]|\\.)*)" ssh-ed25519 ', FAR_HOSTS, re.MULTILINE)
+    return [command.replace('\\"', '"') for command in quoted]
+
+
+def test_forced_commands_are_what_stager_runs_and_the_agent_as_it_is_installed() -> None:
+    assert forced_commands() == [
+        f'exec python3 -c "{BOOT}"',
+        "exec python3 /usr/local/lib/stager/agent.py serve /data/root",
+    ]
+
+
+@pytest.mark.parametrize("command", forced_commands(), ids=["boot", "pinned"])
+def test_forced_command_lets_the_agent_answer(command: str, tmp_path: Path) -> None:
+    """sshd hands it to the user's shell; what Stager sends first is the agent's source and a nonce."""
+    installed = command.replace("/usr/local/lib/stager/agent.py", agent.__file__).replace("/data/root", str(tmp_path))
+    source, nonce = zlib.compress(Path(agent.__file__).read_bytes()), b"n" * agent.NONCE_BYTES
+    said = subprocess.run(
+        ["sh", "-c", installed],
+        input=b"%08x" % len(source) + source + nonce,
+        capture_output=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert said.stdout.startswith(agent.GREETING + nonce + b"\n")
+    assert (str(tmp_path).encode() in said.stdout) == (installed != command)
+
+
+@pytest.mark.parametrize("sentence", [openssh.UNKNOWN_KEY, openssh.CHANGED_KEY, openssh.LOGIN_REFUSED])
+def test_sentences_about_keys_are_on_the_page_as_they_are_shown(sentence: str) -> None:
+    assert sentence in " ".join(FAR_HOSTS.split())
