@@ -54,7 +54,7 @@ def _copied(work: Work, far: Host) -> None:
     for result in results:
         if not isinstance(result, Receipt):
             raise result
-        if result.proof != "reread" or result.adopted:
+        if result.proof != destination.reread or result.adopted:
             raise Wrong(f"{result.path} has another proof: {result}")
     if len(results) != len(work.names):
         raise Wrong(f"{len(results)} receipts for {len(work.names)} files")

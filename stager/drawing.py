@@ -256,7 +256,7 @@ def _facts(host: ShownHost) -> list[str]:
         *(f"{key} {value}" for key, value in about.items() if key != "fallback"),
     ]
     room = [f"{size(seen.free)} of {size(seen.total)} free"] if seen.total is not None else []
-    if seen.clock_offset_s:
+    if seen.clock_offset_s is not None and abs(seen.clock_offset_s) >= 0.05:
         room.append(f"clock {seen.clock_offset_s:+.1f} s")
     if seen.round_trip_s:
         room.append(f"round trip {seen.round_trip_s * 1000:.3g} ms")

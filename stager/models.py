@@ -309,7 +309,7 @@ class Copy(SQLModel, table=True):
     size: int = Field(sa_column=Column(BigInteger, nullable=False))
     digest: str
     mtime_ns: int | None = Field(default=None, sa_column=Column(BigInteger))
-    proof: str  # reread, stream
+    proof: str  # reread, wire, stream
     proven_at: float | None = _time()
     trouble: str | None = None  # what the last look found wrong: missing, corrupt
     piece_of: int | None = Field(default=None, sa_column=Column(BIG, ForeignKey("items.id")))

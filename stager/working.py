@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -305,10 +306,12 @@ def _chop(
 ) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
     """All pieces of a focal plane, proven, with their registry entries; TransferError when any of them is not."""
     if source.far and _is_gzip_alone(item.source):
-        try:
-            return _chop_there(batch, source, destination, item)
-        except Unsupported:
-            pass  # no program runs there: it comes here to be unpacked
+        want = Want(item.id, item.epoch, item.source, "", item.size, item.mtime_ns, item.digest)
+        path = None
+        with suppress(Unsupported):  # no program runs there: it comes here to be unpacked
+            path = source.gunzip(want, LIMIT, batch.stop)
+        if path is not None:
+            return _chop_there(batch, source, destination, item, path)
     if is_packed(item.source):
         scratch = _scratch(batch)
         path = unpack(
@@ -338,11 +341,9 @@ def _is_gzip_alone(path: str) -> bool:
 
 
 def _chop_there(
-    batch: Batch, source: Host, destination: Host, item: Claimed
+    batch: Batch, source: Host, destination: Host, item: Claimed, path: str
 ) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
-    """The same for a .gz on a far host: unpacked where it lies, so that its pixels stay there."""
-    want = Want(item.id, item.epoch, item.source, "", item.size, item.mtime_ns, item.digest)
-    path = source.gunzip(want, LIMIT, batch.stop)
+    """The same for a .gz of a far host that was unpacked where it lies, so that its pixels stay there."""
     try:
         return _chop_plain(batch, source, destination, item, path, None)
     finally:

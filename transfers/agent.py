@@ -105,7 +105,8 @@ class Want(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What the receiving side proved of a file at its final place. `proof` is "reread" or "stream"."""
+    """What the receiving side proved of a file at its final place. `proof` is "reread" (from its disk, there), "wire"
+    (over SFTP: read back by the side that sent) or "stream" (hashed as it was written)."""
 
     item: int
     path: str
@@ -167,7 +168,8 @@ MARKER = OWN + "/marker"
 QUARANTINE = OWN + "/quarantine"
 SCRATCH_FOLDER = OWN + "/scratch"
 CHUNK = 1 << 20  # bytes of one read: large enough to cost few calls, small enough to stay in a core's cache
-STEP = 64 << 20  # bytes of a large file after which what is written so far is synced and read back
+WRITE_OUT = 8 << 20  # bytes after which the kernel is asked to begin to write them out
+STEP = 32 << 20  # bytes of a large file after which what is written so far is synced and read back
 FILLED_STEP = 16 << 20  # the same for one that comes over several streams, whose end is waited for by all of them
 HOLD = 64 << 20  # bytes of a piece that is made in memory; a larger one is read twice instead
 WINDOW_FILES = 100  # files whose renames and directory syncs are done together
@@ -364,17 +366,18 @@ def drop_cached(fd: int, offset: int, size: int) -> None:
 SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 
 
-def begin_writing(fd: int) -> None:
-    """Have the kernel begin to write a file out, without waiting, where it can be asked to.
+def begin_writing(fd: int, offset: int = 0, size: int = 0) -> None:
+    """Have the kernel begin to write a stretch of a file out (size 0: to its end), where it can be asked to.
 
-    Files whose blocks are on their way before the first of them is synced are in one transaction of a journal, so
-    that the first sync commits them all, and the others find nothing left to do.
+    The disk is then at work while more comes, and a sync finds little left to wait for. Files whose blocks are on
+    their way before the first of them is synced are in one transaction of a journal, so that the first sync commits
+    them all, and the others find nothing left to do.
     """
     library = libc()
     if library is not None and hasattr(library, "sync_file_range"):
         import ctypes
 
-        library.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE)
+        library.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(size), SYNC_FILE_RANGE_WRITE)
 
 
 def lstat(folder: int, name: bytes) -> os.stat_result:
@@ -1307,6 +1310,7 @@ class Part:
         self.stream = hashlib.sha256()
         self.marks: queue.Queue[Optional[Tuple[int, bool]]] = queue.Queue()
         self.marked = 0
+        self.begun_to = 0  # what the kernel was asked to write out
         self.broken = False  # settling failed: writing on is of no use
         self.handed_over = False  # all marks are put
         self.settling: Optional[Future[Proven]] = None
@@ -1537,6 +1541,9 @@ class Landing:
             return
         try:
             part.size += write_fully(part.fd, data)
+            if part.size - part.begun_to >= WRITE_OUT:
+                begin_writing(part.fd, part.begun_to, part.size - part.begun_to)
+                part.begun_to = part.size
             if self.proof == "stream":
                 part.stream.update(data)
             if part.size - part.marked >= STEP:
@@ -1819,6 +1826,8 @@ class Filling:
     def ended(self) -> Union[Filled, Fault]:
         part, offset, size = self.facts["part"], self.facts["offset"], self.facts["size"]
         fault = self.fault
+        if fault is None:
+            begin_writing(self.fd, offset, size)
         if fault is None and self.at - offset != size:
             fault = Fault("transient", "the source broke off", part, phase="read")
         if fault is None:

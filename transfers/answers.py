@@ -163,10 +163,15 @@ def _header(length: int, frames: Callable[[], tuple[str, Any]]) -> bytes:
     header = bytearray()
     while len(header) < length:
         name, data = frames()
-        if name != "data" or not 0 < len(data) <= length - len(header):
+        if not is_data(name, data) or len(data) > length - len(header):
             refuse(f"{name} instead of a header")
         header += data
     return bytes(header)
+
+
+def is_data(name: str, body: Any) -> bool:
+    """Whether a frame is data, some at least, and not a message that goes by their name."""
+    return name == "data" and isinstance(body, bytes | memoryview) and len(body) > 0
 
 
 # The files of a read.
@@ -196,9 +201,9 @@ class Asked:
             refuse(f"{name} of a file that was not asked for")
         if self._said is None:
             return self._first(name, body)
-        if name == "data":
+        if is_data(name, body):
             self._come += len(body)
-            if not len(body) > 0 or self._said["size"] is None or self._come > self._said["size"]:
+            if self._said["size"] is None or self._come > self._said["size"]:
                 refuse("other data than announced")
             return name, body
         want, said = self.open[0], self._said

@@ -54,6 +54,10 @@ class Channel(Protocol):
         """End it at once; whoever reads or writes meanwhile gets an end or an error. Called twice, it does nothing."""
         ...
 
+    def is_open(self) -> bool:
+        """Whether both sides still seem to be there, told without asking the far one."""
+        ...
+
     def about(self) -> dict[str, str]:
         """Facts for people: `client`, and where they are known `key` (type and SHA256 fingerprint) and `cipher`."""
         ...

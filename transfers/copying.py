@@ -143,7 +143,7 @@ def _compared(source: Host, destination: Host, taken: Sequence[tuple[Want, FileI
         elif isinstance(digest, TransferError):
             results.append((want, digest.at("destination")))
         elif digest[2] == (expected if isinstance(expected, str) else expected[2]):
-            receipt = Receipt(want.item, there.path, digest[1], digest[2], there.mtime_ns, "reread", True)
+            receipt = Receipt(want.item, there.path, digest[1], digest[2], there.mtime_ns, destination.reread, True)
             results.append((want, receipt))
         else:
             results.append((want, _conflict(destination, want, digest[2])))

@@ -88,6 +88,11 @@ class Host(Protocol):
         ...
 
     @property
+    def reread(self) -> str:
+        """What its receipts call a proof by reading back: "reread" there, by who asks the disk; "wire" from here."""
+        ...
+
+    @property
     def round_trip_s(self) -> float:
         """How long a question and its answer took when that was last seen; 0 for what is near, or not yet asked."""
         ...

@@ -371,13 +371,15 @@ class _FileStream:
 
     def _frames(self) -> Generator[Frame, None, None]:
         """The source's frames, counted. One that breaks off ends them; its error is kept for the rest."""
-        inside = False
+        inside, path = False, ""
         frames = self.source.read(self._wants())
         try:
             for frame in frames:
                 kind, body = frame
                 if kind == "data":
                     self.lanes.on_bytes(len(body))
+                elif kind == "file":
+                    path = body["path"]
                 elif kind == "fault":
                     body.facts["host"] = self.source.name
                 inside = kind in {"file", "data"}
@@ -387,6 +389,7 @@ class _FileStream:
             if inside:
                 fault = to_fault(error)
                 fault.facts["host"] = self.source.name
+                fault.path = fault.path or path
                 yield "fault", fault
         finally:
             if isinstance(frames, Generator):

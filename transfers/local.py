@@ -36,6 +36,7 @@ class LocalHost:
     far = False
     cuts = True
     round_trip_s = 0.0
+    reread = "reread"
     side = ""  # the side that errors name, where it is not the fault's own
 
     def __init__(

@@ -36,9 +36,10 @@ OPTIONS = (
     "ControlPath=none",
     "EscapeChar=none",
     "LogLevel=INFO",
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=4",
 )
+KEEP_ALIVE_S = 15  # whole seconds between questions whether the host is still there, when it says nothing
+UNANSWERED = 4  # of them, one after the other: it is gone
+UNSPEAKABLE = re.compile(r'["\\\0-\x1f]|\$\{')  # in a path
 AES_FIRST = "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 PIPE_BYTES = 1 << 20
 TAIL_BYTES = 8192  # of standard error that are kept
@@ -55,19 +56,27 @@ CHANGED_KEY = (
 LOGIN_REFUSED = "the host did not let us in: see that our public key is in its authorized_keys, and the user is right"
 
 # What the client says when it ends, most telling first: pattern, error, the sentence that goes before its own words.
+# The far shell's complaints stand beside the client's own, so that a pattern must be one of ssh's whole phrases.
 ENDINGS: tuple[tuple[str, type[TransferError], str], ...] = (
-    ("HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed|REVOKED HOST KEY", Refused, CHANGED_KEY),
+    ("HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for .* has changed|is marked as revoked", Refused, CHANGED_KEY),
     ("Host key verification failed|[Nn]o .* host key is known", Refused, UNKNOWN_KEY),
-    ("Permission denied|Too many authentication failures", Refused, LOGIN_REFUSED),
+    (r"Permission denied \([\w,-]+\)|Too many authentication failures", Refused, LOGIN_REFUSED),
     ("Unable to negotiate|no matching .* found", Refused, "the two sides have no method in common"),
-    ("[Bb]ad configuration|line \\d+: |Bad owner or permissions|Unsupported option", Refused, "ssh is set up wrongly"),
+    (
+        r"[Bb]ad configuration option|terminating, \d+ bad|Bad owner or permissions on|command-line: line \d+: ",
+        Refused,
+        "ssh is set up wrongly",
+    ),
     ("Could not resolve", HostDown, "the host's name is not known to this machine"),
     ("Connection refused", HostDown, "nothing listens there"),
-    ("timed out|[Tt]imeout", HostDown, "the host does not answer"),
+    ("timed out|Timeout, server|[Cc]onnection timeout", HostDown, "the host does not answer"),
     ("No route to host|Network is unreachable|Network is down", HostDown, "there is no way to the host"),
     ("MaxStartups|exchange_identification", Congested, "the host ended the connection before it began"),
     ("Connection (closed|reset) by|Broken pipe|Connection to .* closed", Transient, "the connection broke off"),
 )
+# What ssh says at length of a changed key, and we have said in the sentence before.
+LECTURE = re.compile("@|IT IS POSSIBLE|Someone could be|It is also possible|Please contact|Add correct host key")
+AFTER_LOGIN = (HostDown, Transient)  # what a connection that had come about can end with
 
 
 class OpenSSHClient:
@@ -87,16 +96,27 @@ class OpenSSHClient:
     def arguments(self) -> list[str]:
         """The command line up to the destination. Nothing in it is secret: a key is named by its file."""
         login = self.login
-        options = [*OPTIONS, f"ConnectTimeout={max(1, round(login.connect_s))}"]
+        options = [*OPTIONS, f"ServerAliveInterval={KEEP_ALIVE_S}", f"ServerAliveCountMax={UNANSWERED}"]
+        options.append(f"ConnectTimeout={max(1, round(login.connect_s))}")
         if login.identity:
-            options += [f"IdentityFile={_quoted(login.identity)}", "IdentitiesOnly=yes"]
+            options += [f"IdentityFile={self._quoted(login.identity)}", "IdentitiesOnly=yes"]
         if login.known_hosts:
-            options += [f"UserKnownHostsFile={_quoted(login.known_hosts)}", "GlobalKnownHostsFile=/dev/null"]
+            options += [f"UserKnownHostsFile={self._quoted(login.known_hosts)}", "GlobalKnownHostsFile=/dev/null"]
         if login.user:
             options.append(f"User={login.user}")
         if login.port:
             options.append(f"Port={login.port}")
         return [self.program, "-T", "-x", "-a", *(part for option in options for part in ("-o", option))]
+
+    def _quoted(self, path: str) -> str:
+        """A path as the configuration's syntax wants it: in quotes; its % signs are no tokens.
+
+        Refused for one that the syntax has no spelling for in every version of the client.
+        """
+        if UNSPEAKABLE.search(path):
+            text = f"ssh cannot be told the path {path!r}: no quotes, backslashes, ${{...}} or newlines"
+            raise Refused(text, host=self.host_name, side="local", phase="connect")
+        return '"' + path.replace("%", "%%") + '"'
 
     @property
     def _destination(self) -> tuple[str, str]:
@@ -134,16 +154,11 @@ class OpenSSHClient:
                 ("cipher", r"kex: client->server cipher: (\S+)"),
                 ("version", r"^(OpenSSH_[^,\s]+)"),
             ):
-                if match := re.search(pattern, said, re.MULTILINE):
-                    facts[name] = shown(match[1])
+                if found := re.findall(pattern, said, re.MULTILINE):
+                    facts[name] = shown(found[-1])  # the last: a jump host's come first
             if "version" in facts:
                 facts["client"] = f"openssh ({facts.pop('version')})"
         return facts
-
-
-def _quoted(path: str) -> str:
-    """A path as the configuration's syntax wants it: in quotes; its % signs are no tokens."""
-    return '"' + path.replace("%", "%%").replace('"', "") + '"'
 
 
 def _environment() -> dict[str, str]:
@@ -153,10 +168,15 @@ def _environment() -> dict[str, str]:
 
 
 def _processor_has_aes() -> bool:
-    try:
-        return " aes " in Path("/proc/cpuinfo").read_text("ascii", "replace").replace("\n", " ")
-    except OSError:
-        return False
+    """Whether the processor has instructions for AES, from a file that a hardened service may read (/proc/cpuinfo is
+    hidden from one): features by number, arch/x86/include/asm/cpufeatures.h (4 * 32 + 25) and asm/hwcap.h (3)."""
+    with suppress(OSError):
+        modalias = Path("/sys/devices/system/cpu/modalias").read_text("ascii", "replace").strip()
+        of_type = {"x86": "0099", "aarch64": "0003"}.get(
+            modalias.removeprefix("cpu:type:").partition(":")[0].partition(",")[0]
+        )
+        return of_type in modalias.rpartition(":feature:")[2].split(",")
+    return False
 
 
 class OpenSSHChannel:
@@ -194,6 +214,7 @@ class OpenSSHChannel:
         self._lock = threading.Lock()
         self._users = 0
         self._killed = False
+        self._heard = False  # something came: the host let us in
         self._tail = bytearray()
         self._listener = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
         self._listener.start()
@@ -208,9 +229,11 @@ class OpenSSHChannel:
     def read_into(self, view: memoryview) -> int:
         try:
             with self._in_use():
-                return os.readv(self._out, [view])
+                count = os.readv(self._out, [view])
         except OSError as error:
             raise self.ended() from error
+        self._heard = self._heard or count > 0
+        return count
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -260,16 +283,21 @@ class OpenSSHChannel:
         return self._far_error(status, said)
 
     def _client_error(self, said: str) -> TransferError:
-        other = (Transient, "the connection ended")
-        kind, sentence = next((ending[1:] for ending in ENDINGS if re.search(ending[0], said)), other)
+        other = (Transient, "the connection ended, or the program there was killed")  # ssh tells them apart by nothing
+        endings = [ending for ending in ENDINGS if not self._heard or ending[1] in AFTER_LOGIN]
+        kind, sentence = next((ending[1:] for ending in endings if re.search(ending[0], said)), other)
         side = "route" if kind in (HostDown, Congested, Transient) else ""
-        return kind(f"{sentence}. ssh said: {said or 'nothing'}", host=self._host, side=side, phase="connect")
+        phase = "channel" if self._heard else "connect"
+        return kind(f"{sentence}. ssh said: {said or 'nothing'}", host=self._host, side=side, phase=phase)
 
     def _far_error(self, status: int, said: str) -> TransferError:
         how = f"by signal {status - 128}" if 128 < status < 160 else f"with status {status}"
         what = f"the ssh client was killed by signal {-status}" if status < 0 else f"the program there ended {how}"
         text, facts = f"{what}; it said: {said or 'nothing'}", {"status": status}
         return Transient(text, host=self._host, side="route", phase="channel", facts=facts)
+
+    def is_open(self) -> bool:
+        return not self._killed and self._process.poll() is None
 
     def about(self) -> dict[str, str]:
         return self._client.facts
@@ -286,5 +314,6 @@ class OpenSSHChannel:
 
 def _last_lines(tail: bytes | bytearray) -> str:
     """The last lines of what was said, fit for people."""
-    lines = [shown(line.strip()) for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = (line.strip() for line in tail.decode("utf-8", "replace").splitlines())
+    lines = [shown(line) for line in said if line and not LECTURE.match(line)]
     return "; ".join(lines[-12:])[-1500:]

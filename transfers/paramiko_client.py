@@ -182,6 +182,9 @@ class ParamikoChannel:
         self.channel.close()
         self.draining.join(LAST_WORDS_S)
 
+    def is_open(self) -> bool:
+        return not self.killed and not self.channel.closed and self.connection.is_active()
+
     def about(self) -> dict[str, str]:
         return about(self.connection)
 

@@ -55,6 +55,7 @@ class SftpHost:
 
     far = True
     cuts = False
+    reread = "wire"
 
     def __init__(
         self,
@@ -122,7 +123,10 @@ class SftpHost:
             try:
                 for result in landing.results(frames):
                     assert not isinstance(result, Opened)  # nothing is filled here: `cuts`
-                    yield self._error(result) if isinstance(result, Fault) else result
+                    if isinstance(result, Fault):
+                        yield self._error(result)
+                    else:  # read back by this side, and the receipt says so
+                        yield result._replace(proof=self.reread) if result.proof == "reread" else result
             finally:
                 if not tree.session.alive:
                     self._remove_left(landing)

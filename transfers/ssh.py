@@ -234,6 +234,7 @@ class SshHost:
 
     far = True
     cuts = True
+    reread = "reread"
 
     def __init__(
         self,
@@ -299,7 +300,7 @@ class SshHost:
                 one = self._idle.pop()
             idle = time.monotonic() - one.used
             sound = idle < ASKED_S and one.used > self._doubted
-            if sound or (idle < IDLE_S and self._answers(one)):
+            if one.channel.is_open() and (sound or (idle < IDLE_S and self._answers(one))):
                 self._drop_old()
                 return one
             one.channel.kill()

@@ -41,10 +41,12 @@ class Streams:
         """Set the bounds, anew where the configuration changed."""
         if not 1 <= least <= most:
             raise ValueError(f"streams from {least} to {most} make no sense")
-        self.least, self.most = least, most
-        self._ceiling = most
-        if self._now:
-            self._now = min(max(self._now, least), most)
+        with self._lock:
+            self.least, self.most = least, most
+            self._ceiling = most
+            self._before = None  # its number may be outside
+            if self._now:
+                self._now = min(max(self._now, least), most)
 
     @property
     def is_new(self) -> bool:
@@ -97,7 +99,7 @@ class Streams:
     # Within the lock.
 
     def _decide(self, rate: float, now: float) -> None:
-        if self.least == self.most:
+        if self.least == self.most or not self._now:
             return
         if now >= self._ceiling_until:
             self._ceiling = self.most
