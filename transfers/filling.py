@@ -358,7 +358,7 @@ class Filling:
     def _hashed(self, file: LargeFile, result: tuple[str, int, str] | TransferError) -> None:
         host, want = self._lanes.source.name, file.want
         if isinstance(result, TransferError):
-            self._fail(file, result.at("source"))
+            self._fail(file, result if result.side == "route" else result.at("source"))
         elif result[1] != want.size:
             text, facts = f"it has {result[1]} bytes instead of {want.size}", {"size": result[1]}
             self._fail(file, SourceChanged(text, host=host, side="source", path=want.source, facts=facts))

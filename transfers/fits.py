@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 BLOCK = 2880
 CARD = 80
 
@@ -154,6 +152,8 @@ def datasum(data: bytes | memoryview, start: int = 0) -> int:
 
     Sums of following pieces add up when all but the last are a multiple of four bytes.
     """
+    import numpy as np  # late: most of what reads headers needs no sums, and the import takes a while
+
     total, words = start, len(data) // 4
     if words:
         total += int(np.frombuffer(data, dtype=">u4", count=words).sum(dtype=np.uint64))

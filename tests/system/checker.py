@@ -2,13 +2,15 @@
 the disks, by code that is not Stager's.
 
 Every item that is done hashes right at its destination, every source is there and unchanged, triggers are the
-whole groups, one each, inventories pass `sha256sum -c`, the database is sound, no part file is left, nothing
-outside the roots changed, `stager doctor --deep` agrees, and the percentages are those of the disks.
+whole groups, one each, inventories pass `sha256sum -c`, the database is sound, no part file and nothing unpacked is
+left, nothing outside the roots changed, `stager doctor --deep` agrees, and the percentages are those of the disks.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import sqlite3
 import subprocess
 import time
@@ -22,7 +24,7 @@ from typing import Any
 from tests.system.sites import Site, facts, sha256
 
 ROUNDS = 8  # of `daemon --once` before it counts as not converging
-OWN = {"marker", "inventories", "quarantine"}
+OWN = {"marker", "inventories", "quarantine", "scratch"}
 BESIDE = {"hosts", "incoming", "scratch", "outside", "stager.toml", "cameras"}
 
 
@@ -76,7 +78,7 @@ def converge(site: Site) -> int:
 def connection(site: Site) -> Iterator[Any]:
     """A function that runs a query on the site's database, by the database's own driver."""
     if site.database.startswith("sqlite"):
-        opened: Any = sqlite3.connect(site.folder / "stager.db")
+        opened: Any = sqlite3.connect(site.folder / "stager.db", timeout=30, isolation_level=None)
     else:
         import psycopg
 
@@ -99,15 +101,32 @@ _WHOLE = """
 def _items(reading: Any, site: Site) -> list[Found]:
     pieces: dict[int, list[str]] = {}
     for item, path in reading("SELECT piece_of, path FROM copies WHERE piece_of IS NOT NULL"):
-        pieces.setdefault(item, []).append(path)
+        pieces.setdefault(item, []).append(decoded(path))
     found = []
     for name, manifest_id, kind, state, group, files, host, source, to_host, destination, item in reading(_ITEMS):
-        one = Found(name, manifest_id, kind, state, group, files, site.root(host) / source)
-        paths = pieces.get(item, []) if kind == "chop" else [destination]
+        one = Found(name, manifest_id, kind, state, group, files, site.root(host) / decoded(source))
+        paths = pieces.get(item, []) if kind == "chop" else [decoded(destination)]
         if state == "done":
             one.files = {site.root(to_host) / path: "" for path in paths}
         found.append(one)
     return found
+
+
+def decoded(path: str) -> str:
+    """A path as the database keeps it: a backslash doubled, a byte that is no UTF-8 as \\xff."""
+
+    def plain(found: re.Match[str]) -> str:
+        return "\\" if found[1] == "\\" else chr(0xDC00 + int(found[1][1:], 16))
+
+    return re.sub(r"\\(\\|x[0-9a-f]{2})", plain, path)
+
+
+def listed(line: bytes) -> str:
+    """The name in a line of sha256sum's, which begins with a backslash where characters of it are escaped."""
+    name = line[66:]
+    if line.startswith(b"\\"):
+        name = re.sub(rb"\\([\\nr])", lambda found: {b"n": b"\n", b"r": b"\r"}.get(found[1], b"\\"), line[67:])
+    return os.fsdecode(name)
 
 
 def _check_files(site: Site, found: list[Found], reference: dict[Path, str]) -> None:
@@ -130,6 +149,7 @@ def _check_files(site: Site, found: list[Found], reference: dict[Path, str]) -> 
         assert not extra, f"files that nobody proved: {sorted(map(str, extra))[:5]}"
         assert not list(root.rglob("*.part")), "part files are left"
         assert {file.name for file in root.glob(".stager/*")} <= OWN
+        assert not list(root.glob(".stager/scratch/*")), "an unpacked focal plane is left"
     manifests = {file.name for file in site.folder.glob("*.toml")} | {file.name for file in site.folder.glob("*.txt")}
     database = {file.name for file in site.folder.glob("stager.db*")}
     assert {file.name for file in site.folder.iterdir()} <= BESIDE | manifests | database
@@ -158,7 +178,7 @@ def _check_triggers(site: Site, found: list[Found], triggers: list[Any], wanted:
             cwd=site.root(host), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert proof.returncode == 0, proof.stdout + proof.stderr
-        named = {site.root(host) / line[66:] for line in path.read_text().splitlines()}
+        named = {site.root(host) / listed(line) for line in path.read_bytes().split(b"\n") if line}
         assert named == {file for one in members[group] for file in one.files}
 
 

@@ -13,9 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.system.preloaded import CHECKOUT, Preloaded
+
+if TYPE_CHECKING:
+    from tests.proxies import Proxy
+    from tests.sshd import Sshd
 
 PATIENCE_S = 60.0  # for anything that should take a second; a machine may be busy
 HOSTS = {"lsst10": "local", "abe": "local", "mss": "store"}
@@ -68,6 +72,7 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     more: str = ""  # of stager.toml
     hosts: dict[str, str] = field(default_factory=lambda: dict(HOSTS))
+    logins: dict[str, dict[str, Any]] = field(default_factory=dict)  # keys of the hosts that are reached over SSH
     sources: dict[Path, tuple[str, int]] = field(default_factory=dict)  # digest and mtime of what must stay
     running: list[Running] = field(default_factory=list)
 
@@ -89,9 +94,25 @@ class Site:
         stager = {"database": self.database, "walk_s": 2.0, **self.settings}
         text = "[stager]\n" + _keys(stager)
         for name, kind in self.hosts.items():
-            driver = 'driver = "directory"\n' if kind == "store" else ""
-            text += f"[hosts.{name}]\nkind = {json.dumps(kind)}\n{driver}root = {json.dumps(str(self.root(name)))}\n"
+            login = self.logins.get(name, {})
+            driver = {"driver": "ssh" if login else "directory"} if kind == "store" else {}
+            said = {
+                "kind": "ssh" if login and kind == "local" else kind,
+                **driver,
+                "root": str(self.root(name)),
+                **login,
+            }
+            text += f"[hosts.{name}]\n{_keys(said)}"
         (self.folder / "stager.toml").write_text(text + '[queues.pipeline]\nkind = "table"\n' + self.more)
+
+    def over_ssh(self, server: Sshd, *names: str, proxy: Proxy | None = None, **more: Any) -> None:
+        """Have these hosts reached through the server from now on, at the same roots; through a proxy to it, if one
+        is given. `more`: keys of their tables."""
+        login = server.login(port=proxy.port) if proxy else server.login()
+        reach = {key: getattr(login, key) for key in ("address", "user", "port", "identity", "known_hosts")}
+        for name in names:
+            self.logins[name] = reach | more
+        self.configure()
 
     def write(self, host: str, path: str, data: bytes) -> Path:
         """A file at a host, one of those that must still be there, unchanged, at the end."""
