@@ -155,8 +155,9 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
         batch.troubles.setdefault(error.host, error)
     if of_connection := breakers.is_of_connection(error):
         batch.broken.append(error)
-    # One file may break the connection each time: a batch that brings nothing must use up its tries.
-    excused = of_connection and batch.traffic.brought > 0
+    # One file may break the connection each time: a batch that brings nothing must use up its tries. While the daemon
+    # ends, connections break because it ends them.
+    excused = of_connection and (batch.traffic.brought > 0 or batch.stop())
     decision = retrying.decide(
         error,
         item.tries,
@@ -184,6 +185,7 @@ def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
         on_bytes=batch.throttle,
         stop=batch.stop,
         draining=batch.ends,
+        sizes=[item.size for item in batch.claimed],
     ):
         item = by_id[want.item]
         seconds = time.monotonic() - looking.begun[item.id]

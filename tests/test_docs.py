@@ -22,7 +22,7 @@ from stager import config
 from stager.cli import app
 from stager.config import parse_config
 from transfers import agent, openssh
-from transfers.ssh import BOOT
+from transfers.conversations import BOOT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

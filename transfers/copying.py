@@ -30,16 +30,21 @@ def copy(
     on_bytes: OnBytes | None = None,
     stop: Stop = never,
     draining: Stop = never,
+    sizes: Sequence[int | None] | None = None,
 ) -> Iterator[Result]:
     """Bring every want from source to destination; every want gets exactly one result, in any order.
 
     An error is in the place of its own result and holds up no other. The wants may be made as they are asked for
     (by a thread of its own); one that has its result already is handed on. `streams`: so many, or as many as a
     route's Streams find to be best. `on_bytes` is told the bytes sent as they flow, `stop` is asked whether to end
-    at once, `draining` whether to begin nothing more; all three are called by several threads.
+    at once, `draining` whether to begin nothing more; all three are called by several threads. `sizes`: those of the
+    files that will be wanted, where the wants are still to be made: connections are begun for so many.
     """
+    if sizes is None and isinstance(wants, Sequence):
+        sizes = [want.size for want in wants if isinstance(want, Want)]
     pace = streams if isinstance(streams, Streams) else Streams(streams, streams)
     lanes = Lanes(source, destination, proof, pace, on_bytes, stop, draining)
+    lanes.prepare(sizes or ())
     yield from lanes.results(_to_send(source, destination, wants, lambda: stop() or draining()))
 
 

@@ -141,6 +141,10 @@ class Host(Protocol):
         """Facts for people: how the host is spoken to, its key, what runs there."""
         ...
 
+    def prepare(self, streams: int) -> None:
+        """So many streams are about to be used: connect, without waiting, where that takes time."""
+        ...
+
     def close(self) -> None:
         """End what is open to it; it opens again when it is next used."""
         ...

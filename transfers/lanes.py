@@ -11,10 +11,10 @@ import queue
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from transfers.errors import Congested, TransferError, Transient, to_fault
-from transfers.filling import Block, Filling
+from transfers.filling import BLOCK_BYTES, Block, Filling
 from transfers.hosts import Filled, Frame, Host, Opened, Receipt, Stop, Want
 from transfers.streams import Counted, Streams
 
@@ -68,11 +68,19 @@ class Lanes:
         self._pause_until = 0.0  # ...and not before this is one begun again
         self._failure: BaseException | None = None
 
+    def prepare(self, sizes: Sequence[int | None]) -> None:
+        """Decide how many streams to begin with, and have that many connections begun for files of these sizes, before
+        the first of them is asked for."""
+        far = [host for host in (self.source, self.destination) if host.far]
+        self.streams.begin(max((host.round_trip_s for host in far), default=0.0), time.monotonic())
+        large = [size for size in sizes if self._may_cut and size is not None and size >= LEAST_CUT]
+        lanes = min(self.streams.allowed(), len(sizes) + sum(large) // BLOCK_BYTES)
+        for host in far:
+            host.prepare(lanes + bool(large))  # one more proves what the others fill, or hashes what they read
+
     def results(self, units: Iterable[list[Want] | Result]) -> Iterator[Result]:
         """Every want's result, as they come. The units are asked for by a thread of its own, as fast as they can be
         had; a result among them is handed on."""
-        far = [host for host in (self.source, self.destination) if host.far]
-        self.streams.begin(max((host.round_trip_s for host in far), default=0.0), time.monotonic())
         piling = threading.Thread(target=self._pile_up, args=(units,), name="piling", daemon=True)
         piling.start()
         try:
@@ -156,7 +164,14 @@ class Lanes:
             and want.piece is None
             and (want.size or 0) >= LEAST_CUT
             and (want.digest is None or want.digest.startswith("sha256:"))
-            and self.proof == "reread"
+            and self._may_cut
+        )
+
+    @property
+    def _may_cut(self) -> bool:
+        """Whether large files are cut on this route."""
+        return (
+            self.proof == "reread"
             and self.streams.most > 1
             and (self.source.far or self.destination.far)
             and not self.within
@@ -323,7 +338,10 @@ class _FileStream:
         try:
             for result in results:
                 assert not isinstance(result, Opened)
-                self.lanes.tell((self._want_of(result), result))
+                want = self._want_of(result)
+                if isinstance(result, TransferError):  # one that is of many files names none of them
+                    result.path = result.path or want.destination
+                self.lanes.tell((want, result))
                 if self.lanes.within and isinstance(result, Receipt) and not result.adopted:
                     self.lanes.on_bytes(result.size)
         except TransferError as error:

@@ -111,6 +111,9 @@ class LocalHost:
     def about(self) -> dict[str, str]:
         return {"client": "none: files of this machine"}
 
+    def prepare(self, streams: int) -> None:
+        """There is nothing to connect to."""
+
     def close(self) -> None:
         """Nothing is kept open."""
 

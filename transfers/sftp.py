@@ -208,6 +208,9 @@ class SftpHost:
             facts["landing"] = f"no: the server does not offer {LINK}"
         return facts
 
+    def prepare(self, streams: int) -> None:
+        """Sessions are begun as they are needed."""
+
     def close(self) -> None:
         self.sessions.close()
 
