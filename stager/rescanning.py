@@ -20,7 +20,7 @@ from stager.models import PathText, decode_path
 from stager.opening import Hosts
 from stager.planning import UNKNOWN
 from transfers.errors import TransferError, shown
-from transfers.hosts import FileInfo, Host
+from transfers.hosts import FileInfo, Host, only
 
 AT_ONCE = 1000  # missing items looked for in one conversation
 
@@ -101,7 +101,7 @@ def _found_focal_plane(
 ) -> int:
     assert manifest.camera is not None
     camera = load(manifest.camera, folders)
-    seen = next(iter(look(source, [info], manifest, camera)))
+    seen = only(look(source, [info], manifest, camera))
     if seen.problem:
         return _held(database, item_id, seen.problem)
     return _found(database, item_id, info, folder_of(camera, manifest, seen.ids), None, seen.ids, seen.files)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from stager.routes import Throttle, Traffic
 from transfers.copying import LOOKED_AT, copy
 from transfers.errors import Refused, SourceMissing, TransferError, Transient, Unsupported
 from transfers.fits import Header
-from transfers.hosts import Hdu, Host, Receipt, Want
+from transfers.hosts import Hdu, Host, Receipt, Want, only
 from transfers.lanes import Result
 from transfers.local import LocalHost
 from transfers.unpacking import LIMIT, is_packed, unpack
@@ -271,6 +272,7 @@ def _inspected(
     found = source.headers([item.source for item in checked]) if checked else iter(())
     for item in lot:
         yield item, next(found) if item.id in chosen else ()
+    deque(found, 0)  # to its end, as `only` has it
 
 
 def is_fits(path: str) -> bool:
@@ -329,7 +331,7 @@ def _chop(
             return _chop_plain(batch, scratch, destination, item, path, None)
         finally:
             Path(scratch.root, path).unlink(missing_ok=True)
-    found = next(iter(source.find([item.source])))
+    found = only(source.find([item.source]))
     if isinstance(found, TransferError):
         raise found.at("source")
     if found is None:
@@ -371,7 +373,7 @@ def _chop_plain(
 ) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
     camera = batch.camera
     assert camera is not None
-    hdus = next(iter(source.headers([path])))
+    hdus = only(source.headers([path]))
     if isinstance(hdus, TransferError):
         raise hdus.at("source")
     ids = json.loads(item.ids or "{}")

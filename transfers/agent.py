@@ -2768,9 +2768,9 @@ class Incoming:
         self.take(memoryview(text))
         try:
             name, body = json.loads(text.decode("ascii"))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:  # TypeError: no pair at all, such as 5 or null
             raise Fault("transient", "what came over the channel is no message: %s" % error, phase="frame") from error
-        if not isinstance(name, str):
+        if not isinstance(name, str) or name == "data":  # data come as they are, and not as a message
             raise Fault("transient", "what came over the channel is no message", phase="frame")
         return name, body
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from transfers.agent import facts_of, units_of
 from transfers.errors import Conflict, SourceChanged, SourceMissing, TransferError
-from transfers.hosts import FileInfo, Host, Opened, Receipt, Stop, Want, never
+from transfers.hosts import FileInfo, Host, Opened, Receipt, Stop, Want, never, only
 from transfers.lanes import Lanes, OnBytes, Result, as_result
 from transfers.streams import Streams
 
@@ -90,7 +91,7 @@ def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = No
     want = Want(0, own, path, path, len(data))
     body = ("end", {"size": len(data), "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"})
     frames = [("unit", 1), facts_of(want, len(data), time.time_ns()), ("data", data), body]
-    result = next(iter(destination.land(frames)))
+    result = only(destination.land(frames))
     if isinstance(result, TransferError):
         raise result
     assert not isinstance(result, Opened)  # it answers an "open", and none was sent
@@ -152,6 +153,7 @@ def _compared(source: Host, destination: Host, taken: Sequence[tuple[Want, FileI
             results.append((want, receipt))
         else:
             results.append((want, _conflict(destination, want, digest[2])))
+    deque(asked, 0)  # to its end, as `only` has it
     return results
 
 

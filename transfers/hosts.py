@@ -7,7 +7,7 @@ failed, and yields one in the place of the single result that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from transfers.agent import (
     LIMITS,
@@ -30,6 +30,8 @@ from transfers.agent import (
 )
 from transfers.errors import TransferError
 
+T = TypeVar("T")
+
 __all__ = [
     "LIMITS",
     "Buffer",
@@ -50,7 +52,14 @@ __all__ = [
     "Stop",
     "Want",
     "never",
+    "only",
 ]
+
+
+def only(results: Iterable[T]) -> T:
+    """The one result of a call that was asked for one. Taken to its end: a far host's conversation is not kept else."""
+    (result,) = results
+    return result
 
 
 class Clock(NamedTuple):

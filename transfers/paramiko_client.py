@@ -72,6 +72,7 @@ class Connection(paramiko.Transport):  # type: ignore[misc] # paramiko carries n
         super().__init__(sock, default_window_size=WINDOW, default_max_packet_size=PACKET)
         self.set_log_channel(QUIET)
         self.greeting = ""  # lines before the one that says SSH
+        self.farewell = ""  # why the host hung up, if it said so
         self.unanswered = 0
         self.silent = False
         self.closing = threading.Lock()
@@ -85,6 +86,8 @@ class Connection(paramiko.Transport):  # type: ignore[misc] # paramiko carries n
         """Kept quiet, as errors come to the caller; it is the only place where a wrong greeting can be seen."""
         if isinstance(message, str) and message.startswith("Banner: "):
             self.greeting = (self.greeting + message.removeprefix("Banner: ") + " ")[:TEXT]
+        if isinstance(message, str) and message.startswith("Disconnect (code"):
+            self.farewell = message[:TEXT]
         super()._log(logging.DEBUG, message, *args)
 
     def keep_alive(self) -> None:
@@ -356,7 +359,7 @@ class ParamikoClient:
         except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
             if connection.is_active() and isinstance(error, paramiko.SSHException | ValueError):
                 return
-            if isinstance(error, paramiko.AuthenticationException):
+            if isinstance(error, paramiko.AuthenticationException) and connection.farewell:
                 text = not_let_in(route, tried, ["the host hung up then"])
                 raise Refused(text, host=self.host_name, phase="connect", facts={"tried": tried}) from error
             raise broken(connection, self.host_name) from error
