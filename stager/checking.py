@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 
-from stager.drawing import duration
+from stager.durations import duration
 from stager.opening import Hosts, remembered
 from transfers.copying import land_bytes
 from transfers.errors import CorruptedOnTheWay, Refused, TransferError

@@ -15,8 +15,10 @@ from rich.text import Text
 
 from stager.status import HostRow, RouteRow, Row, Snapshot
 
+from stager.durations import duration
+
 if TYPE_CHECKING:
-    from stager.showing import ShownHost
+from stager.showing import ShownHost
 
 MOST_WHY = 300  # characters of a host's trouble: some clients say much
 ANY_WIDTH = 10_000  # columns: wider than any table
@@ -45,20 +47,6 @@ def size(count: float | None) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} PB"
-
-
-def duration(seconds: float | None) -> str:
-    """`4 s`, `12 min`, `3 h 20 min`, `2 d 4 h`; `-` for unknown."""
-    if seconds is None:
-        return "-"
-    total = round(seconds)
-    if total < 90:
-        return f"{total} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:

@@ -11,17 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transfers import agent as agent_module
 from transfers.agent import GREETING, PROTOCOL, Incoming, Outgoing
 from transfers.answers import Nonsense, fault_of
-from transfers.channels import Channel
+from transfers.channels import Channel, Client
 from transfers.errors import HostDown, TransferError, Transient, Unsupported, shown
 from transfers.hosts import Fault
-
-if TYPE_CHECKING:
-    from transfers.ssh import SshHost
 
 # Reads the agent's source, so many bytes of it, and runs it. One line without a double quote, a dollar, a backquote
 # or an exclamation mark, so that sh, csh and fish hand it on as it is. The folder it runs in must lend no module.
@@ -48,10 +45,24 @@ def _source() -> bytes:
     return b"%08x" % len(packed) + packed
 
 
+class Served(Protocol):
+    """The host whose files an agent serves, as far as its conversations know it."""
+
+    name: str
+    root: str
+    python: str
+    client: Client
+    options: dict[str, Any]
+    marker: str | None
+    round_trip_s: float
+
+    def error(self, fault: Fault) -> TransferError: ...
+
+
 class Conversation:
     """One channel with an agent at its other end that has been greeted. For one call at a time."""
 
-    def __init__(self, host: SshHost) -> None:
+    def __init__(self, host: Served) -> None:
         self.host = host
         self.used = time.monotonic()
         self.sending = threading.Lock()  # between messages of a call that is told to stop while more is sent
@@ -184,7 +195,7 @@ class Conversation:
 class Conversations:
     """The conversations with one host. Used by several threads."""
 
-    def __init__(self, host: SshHost) -> None:
+    def __init__(self, host: Served) -> None:
         self.host = host
         self._idle: deque[Conversation] = deque()
         self._changed = threading.Condition()

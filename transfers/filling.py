@@ -14,14 +14,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transfers.agent import facts_of
 from transfers.errors import Congested, HostDown, SourceChanged, SourceCorrupt, TransferError, Transient, to_fault
-from transfers.hosts import Frame, Opened, Receipt, Want
-
-if TYPE_CHECKING:
-    from transfers.lanes import Lanes
+from transfers.hosts import Frame, Host, Opened, Receipt, Want
+from transfers.streams import Streams
 
 BLOCK_BYTES = 4 << 20
 OPEN_FILES = 2  # filled at the same time: the second, so that no lane waits for the first to end
@@ -85,13 +83,31 @@ class Feed:
         return frame
 
 
+class Team(Protocol):
+    """Who fills: the lanes of one batch, as far as a filling knows them."""
+
+    source: Host
+    destination: Host
+    proof: str
+    streams: Streams
+    changed: threading.Condition  # the one lock of the batch
+
+    def stop(self) -> bool: ...
+
+    def tell(self, result: tuple[Want, Receipt | TransferError] | None) -> None: ...
+
+    def failed(self, error: TransferError, number: int | None = None) -> None: ...
+
+    def broke(self, error: BaseException) -> None: ...
+
+
 class Filling:
     """The large files of one batch. Their landing runs in one thread, the source's hashing in another.
 
     The methods that lanes call hold the lanes' lock, and so does all that changes something here.
     """
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Team) -> None:
         self._lanes = lanes
         self._unopened: deque[LargeFile] = deque()
         self._files: dict[int, LargeFile] = {}  # by item: those that have no result yet

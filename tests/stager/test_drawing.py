@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stager import drawing
+from stager import drawing, durations
 from stager.commands.common import PIPED_COLUMNS
 from stager.status import HostRow, RouteRow, Row, Snapshot
 
@@ -206,4 +206,4 @@ def test_sizes_are_in_powers_of_1000(count: float | None, text: str) -> None:
     [(None, "-"), (4, "4 s"), (720, "12 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
 )
 def test_durations_are_in_the_units_people_use(seconds: float | None, text: str) -> None:
-    assert drawing.duration(seconds) == text
+    assert durations.duration(seconds) == text
