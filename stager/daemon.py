@@ -388,6 +388,7 @@ class Daemon:
             partial(self._is_stopping, work),
         )
         traffic.begin(time.monotonic())
+        self._tell(traffic)
         try:
             done = carry_out(batch)
         except DBAPIError:

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stager.durations import duration
 from stager.status import HostRow, RouteRow, Row, Snapshot
 
-from stager.durations import duration
-
 if TYPE_CHECKING:
-from stager.showing import ShownHost
+    from stager.showing import ShownHost
 
 MOST_WHY = 300  # characters of a host's trouble: some clients say much
 ANY_WIDTH = 10_000  # columns: wider than any table

@@ -33,7 +33,7 @@ GREETING_S = 60.0
 IDLE_S = 120.0  # after which an idle conversation is ended...
 ASKED_S = 20.0  # ...or asked whether it is still there, before it is trusted with a call
 CONNECTING = 6  # handshakes at the same time: sshd's MaxStartups begins to refuse at 10
-STOP_PATIENCE_S = 15.0  # for the far side to end after it was told to stop
+STOP_PATIENCE_S = 6.0  # for the far side to end after it was told to stop
 BROKE_OFF = ("channel", "run", "connect")  # phases of the errors of a channel, not of what was done over it
 NOT_THERE = (126, 127)  # what a shell ends with when it cannot run a program
 

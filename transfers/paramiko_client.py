@@ -405,6 +405,7 @@ def not_let_in(route: Route, tried: list[str], passed_over: list[str]) -> str:
     """What to say when no key opens the door."""
     if tried:
         text = f"the host let {route.user} in with none of the keys tried: {'; '.join(tried)}"
+        text += "; see that our public key is in its authorized_keys, and the user is right"
     else:
         text = f"there is no key to log in as {route.user} with: name one as identity, or have an ssh agent hold it"
     return f"{text}. {'; '.join(passed_over)}".rstrip(". ")

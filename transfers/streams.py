@@ -43,10 +43,10 @@ class Streams:
             raise ValueError(f"streams from {least} to {most} make no sense")
         with self._lock:
             self.least, self.most = least, most
-            self._ceiling = most
+            self._ceiling = min(self._ceiling, most) if self._ceiling_until else most
             self._before = None  # its number may be outside
-            if self._now:
-                self._now = min(max(self._now, least), most)
+            if self._now and not (least < most and least <= self._now <= most):
+                self._go(min(max(self._now, least), most), "the configuration says so")
 
     @property
     def is_new(self) -> bool:
