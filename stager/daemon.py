@@ -48,6 +48,7 @@ from stager.guarding import Guard
 from stager.opening import Hosts, Kept
 from stager.submitting import submit
 from stager.working import Batch, Progress, Unexpected, carry_out
+from transfers.agent import more_descriptors
 from transfers.errors import TransferError, Transient
 from transfers.hosts import Host
 
@@ -136,6 +137,7 @@ class Daemon:
 
     def run(self, *, once: bool = False) -> None:
         """Work until `stop`, or with `once` until nothing is left that can be done now."""
+        more_descriptors()
         self._presence.start()
         self._once = once
         if once:

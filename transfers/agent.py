@@ -176,8 +176,8 @@ WINDOW_FILES = 100  # files whose renames and directory syncs are done together
 WINDOW_BYTES = 256 << 20
 WINDOW_SECONDS = 2  # a slow stream's files need not wait for others to get their receipts
 SETTLERS = 6  # threads that sync and read back; fsync waits for the disk, so more of them than cores
-SETTLED_AT_ONCE = 32  # small files that are handed to them together
-UNSETTLED = 96  # parts written and not yet proven: bounds the open descriptors, two for each
+SETTLED_AT_ONCE = 64  # small files that are handed to them together
+UNSETTLED = 160  # parts written and not yet proven: bounds the open descriptors, two for each
 
 # -------------------------------------------------------------------------------------------- faults
 
@@ -410,6 +410,17 @@ def write_fully(fd: int, data: Buffer) -> int:
             raise OSError(errno.EIO, "write took no bytes")
         done += count
     return size
+
+
+def write_parts(fd: int, *parts: Buffer) -> None:
+    """Write all of the buffers, one after the other, in as few calls as may be."""
+    left = [memoryview(part) for part in parts if len(part)]
+    while left:
+        done = os.writev(fd, left)
+        while left and done >= len(left[0]):
+            done -= len(left.pop(0))
+        if left:
+            left[0] = left[0][done:]
 
 
 # ----------------------------------------------------------------------------------- paths and trees
@@ -2676,8 +2687,9 @@ MAGIC = b"\xf5S"
 MESSAGE, DATA = 1, 2
 MESSAGE_MOST = 16 << 20
 NONCE_BYTES = 32
-HOLD_BYTES = 384 << 10  # held back, so that a small file goes out in one write
-ROOM_BYTES = 256 << 10
+HOLD_BYTES = 384 << 10  # held back at the most, so that a small file goes out in one write
+GATHERED_BYTES = 32 << 10  # of data that are copied to go out with others; more go out from where they are
+ROOM_BYTES = CHUNK + (256 << 10)  # a frame of data is received whole, and handed on from where it is
 CALL_PATIENCE_S = 4 * 3600  # a far side that says nothing for so long in the middle of a call is gone
 IDLE_PATIENCE_S = 600  # and nobody needs an agent that was not asked for anything for so long
 STOP_LOOK_S = 0.2
@@ -2686,8 +2698,8 @@ STOP_LOOK_S = 0.2
 class Outgoing:
     """Frames to the other end. Messages may be held back until data, or a flush, so that small files cost one write."""
 
-    def __init__(self, write: Callable[[Buffer], Any]) -> None:
-        self.write = write
+    def __init__(self, write: Callable[..., Any]) -> None:
+        self.write = write  # of all its arguments, one after the other
         self.held = bytearray()
 
     def message(self, name: str, body: Any = None, hold: bool = False) -> None:
@@ -2704,9 +2716,9 @@ class Outgoing:
         for start in range(0, len(view), CHUNK):
             part = view[start : start + CHUNK]
             self.held += HEAD.pack(MAGIC, DATA, len(part))
-            if len(part) > HOLD_BYTES:
-                self.flush()
-                self.write(part)
+            if len(part) >= GATHERED_BYTES:
+                held, self.held = self.held, bytearray()
+                self.write(held, part)
             else:
                 self.held += part
                 if len(self.held) >= HOLD_BYTES:
@@ -2726,11 +2738,10 @@ class Incoming:
         self.most = {MESSAGE: most, DATA: CHUNK}
         self.room = memoryview(bytearray(ROOM_BYTES))
         self.start = self.end = 0
-        self.body = memoryview(bytearray(CHUNK))
 
-    def more(self) -> None:
-        """Receive at least a byte; EOFError when there is none to come."""
-        if self.start:
+    def more(self, size: int = 1) -> None:
+        """Receive at least a byte of what has such a size from `start`; EOFError when there is none to come."""
+        if self.start and self.start + size > len(self.room):
             rest = bytes(self.room[self.start : self.end])
             self.room[: len(rest)] = rest
             self.start, self.end = 0, len(rest)
@@ -2753,17 +2764,20 @@ class Incoming:
 
     def frame(self) -> Tuple[str, Any]:
         """The next frame. Fault for what is none: bytes that somebody else wrote, a size over the caps."""
+        if self.start == self.end:
+            self.start = self.end = 0
         while self.end - self.start < HEAD.size:
-            self.more()
+            self.more(HEAD.size)
         magic, what, size = HEAD.unpack_from(self.room, self.start)
         if magic != MAGIC or size > self.most.get(what, -1):
             seen = bytes(self.room[self.start : min(self.end, self.start + 40)])
             raise Fault("transient", "what came over the channel is no frame: %r" % seen, phase="frame")
         self.start += HEAD.size
         if what == DATA:
-            view = self.body[:size]
-            self.take(view)
-            return "data", view
+            while self.end - self.start < size:
+                self.more(size)
+            self.start += size
+            return "data", self.room[self.start - size : self.start]
         text = bytearray(size)
         self.take(memoryview(text))
         try:
@@ -2844,7 +2858,7 @@ class Server:
     def __init__(self, reading: int, writing: int, pinned: Optional[str] = None) -> None:
         self.reading = reading
         self.pinned = pinned  # the one root that is served, where this machine's owner said so
-        self.out = Outgoing(functools.partial(write_fully, writing))
+        self.out = Outgoing(functools.partial(write_parts, writing))
         self.incoming = Incoming(self.receive)
         self.patience = IDLE_PATIENCE_S
         self.agent: Optional[Agent] = None
@@ -3064,6 +3078,7 @@ STREAMED = ("read", "land", "fill", "carry")  # calls whose message is followed 
 
 def serve(nonce: bytes, pinned: Optional[str] = None) -> None:
     """Serve standard input and output. Whatever else prints there goes to standard error instead."""
+    more_descriptors()
     writing = os.dup(1)
     os.dup2(2, 1)
     server = Server(0, writing, pinned)
@@ -3077,6 +3092,16 @@ def serve(nonce: bytes, pinned: Optional[str] = None) -> None:
             raise
     except Fault as fault:  # what came was no frame: there is no speaking with that
         server.out.message("failed", plain_fault(fault))
+
+
+def more_descriptors() -> None:
+    """Let this process open as many files as it may: each part under way needs two."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def boot(count: int) -> bytes:

@@ -38,8 +38,8 @@ class Login:
 class Channel(Protocol):
     """One program on the far side. `read_into` and `write` may be called by two threads at once, not more."""
 
-    def write(self, data: Buffer) -> None:
-        """Send all of the data; TransferError when the channel is broken."""
+    def write(self, *parts: Buffer) -> None:
+        """Send all of these, one after the other; TransferError when the channel is broken."""
         ...
 
     def read_into(self, view: memoryview) -> int:

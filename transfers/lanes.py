@@ -23,6 +23,7 @@ OnBytes = Callable[[int], None]
 
 LOOK_S = 0.2  # between looks at whether more lanes are allowed
 LEAST_CUT = 32 << 20  # bytes of a file that is worth cutting
+FAR_OFF_S = 0.005  # of a round trip: from here on it bounds a stream, and not the processors
 CONVERSATIONS = 3  # that may break off in one lane
 PAUSE_S = 0.5  # before a far side that refused all lanes at once is asked again
 CARRIED_UNITS = 64  # of one conversation with a host that carries them itself
@@ -59,6 +60,7 @@ class Lanes:
         self._results: queue.Queue[Result | None] = queue.Queue()
         self._pile: deque[list[Want]] = deque()
         self._filling = Filling(self)
+        self._few = True  # there are fewer large files than streams
         self._whole = False  # nothing more will be put on the piles
         self._waiting: dict[int, Want] = {}
         self._lanes: dict[int, threading.Thread] = {}
@@ -73,7 +75,9 @@ class Lanes:
         the first of them is asked for."""
         far = [host for host in (self.source, self.destination) if host.far]
         self.streams.begin(max((host.round_trip_s for host in far), default=0.0), time.monotonic())
-        large = [size for size in sizes if self._may_cut and size is not None and size >= LEAST_CUT]
+        large = [size for size in sizes if size is not None and size >= LEAST_CUT]
+        self._few = len(large) < self.streams.allowed()
+        large = large if self._may_cut else []
         lanes = min(self.streams.allowed(), len(sizes) + sum(large) // BLOCK_BYTES)
         for host in far:
             host.prepare(lanes + bool(large))  # one more proves what the others fill, or hashes what they read
@@ -169,9 +173,12 @@ class Lanes:
 
     @property
     def _may_cut(self) -> bool:
-        """Whether large files are cut on this route."""
+        """Whether large files are cut on this route: where a round trip is what bounds a stream, or where there are
+        fewer of them than streams. Whole files cost less, as each is read once."""
+        far_off = max(self.source.round_trip_s, self.destination.round_trip_s) >= FAR_OFF_S
         return (
-            self.proof == "reread"
+            (far_off or self._few)
+            and self.proof == "reread"
             and self.streams.most > 1
             and (self.source.far or self.destination.far)
             and not self.within

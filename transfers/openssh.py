@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from transfers.agent import Buffer, write_fully
+from transfers.agent import Buffer, write_parts
 from transfers.channels import Channel, Login
 from transfers.errors import Congested, HostDown, Refused, TransferError, Transient, Unsupported, shown
 
@@ -219,10 +219,10 @@ class OpenSSHChannel:
         self._listener = threading.Thread(target=self._listen, name="ssh-stderr", daemon=True)
         self._listener.start()
 
-    def write(self, data: Buffer) -> None:
+    def write(self, *parts: Buffer) -> None:
         try:
             with self._in_use():
-                write_fully(self._in, data)
+                write_parts(self._in, *parts)
         except OSError as error:
             raise self.ended() from error
 

@@ -143,16 +143,19 @@ class ParamikoChannel:
         self.draining = threading.Thread(target=self._drain, name=f"stderr of {host_name}", daemon=True)
         self.draining.start()
 
-    def write(self, data: Buffer) -> None:
-        view = memoryview(data).cast("B")
+    def write(self, *parts: Buffer) -> None:
         try:
-            while len(view):
-                sent = self.channel.send(bytes(view[:PACKET]))
-                if sent == 0:
-                    raise EOFError
-                view = view[sent:]
+            for part in parts:
+                self._send(memoryview(part).cast("B"))
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self.ended() from error
+
+    def _send(self, view: memoryview) -> None:
+        while len(view):
+            sent = self.channel.send(bytes(view[:PACKET]))
+            if sent == 0:
+                raise EOFError
+            view = view[sent:]
 
     def read_into(self, view: memoryview) -> int:
         try:

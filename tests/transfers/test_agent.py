@@ -23,7 +23,21 @@ from transfers.agent import Agent, Cut, Datasum, Fault, FileInfo, Frame, Piece, 
 SOURCE = Path(module.__file__)
 NEEDED = {
     *("collections", "concurrent", "ctypes", "errno", "functools", "hashlib", "io", "itertools", "json", "numpy"),
-    *("os", "queue", "re", "select", "stat", "struct", "sys", "threading", "time", "typing", "uuid", "zlib"),
+    *(
+        "os",
+        "queue",
+        "re",
+        "resource",
+        "select",
+        "stat",
+        "struct",
+        "sys",
+        "threading",
+        "time",
+        "typing",
+        "uuid",
+        "zlib",
+    ),
 }
 NEWER_THAN_36 = ("removeprefix", "fromisoformat", "capture_output", "cached_property", "math.prod", "time_ns(")
 

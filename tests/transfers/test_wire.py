@@ -78,6 +78,11 @@ messages = st.tuples(st.sampled_from(["call", "info", "file", "end", "x"]), plai
 blobs = st.tuples(st.just("data"), st.binary(min_size=1, max_size=3000))
 
 
+def onto(wire: bytearray) -> Callable[..., None]:
+    """A wire that takes what is written, part after part."""
+    return lambda *parts: wire.extend(b"".join(parts))
+
+
 def in_chunks(data: bytes, sizes: Iterable[int]) -> Callable[[memoryview], int]:
     """A channel that hands out so many bytes at a time, and ends."""
     at, turns = 0, iter(sizes)
@@ -107,7 +112,7 @@ def test_frames_arrive_as_they_were_sent_in_any_chunking(
     sent: list[tuple[str, Any]], sizes: list[int], hold: bool
 ) -> None:
     wire = bytearray()
-    out = Outgoing(wire.extend)
+    out = Outgoing(onto(wire))
     for name, body in sent:
         if name == "data":
             out.data(body)
@@ -119,7 +124,7 @@ def test_frames_arrive_as_they_were_sent_in_any_chunking(
 
 def test_large_data_is_cut_and_held_messages_go_before_it() -> None:
     wire = bytearray()
-    out = Outgoing(wire.extend)
+    out = Outgoing(onto(wire))
     out.message("file", 1, hold=True)
     assert not wire
     data = bytes(range(256)) * (3 * CHUNK // 256) + b"rest"
@@ -175,7 +180,7 @@ def test_size_over_the_caps_is_refused_before_room_is_made_for_it(magic: bytes, 
 def test_message_over_the_cap_is_not_sent() -> None:
     wire = bytearray()
     with pytest.raises(Fault, match="too long"):
-        Outgoing(wire.extend).message("x", "y" * (MESSAGE_MOST + 1))
+        Outgoing(onto(wire)).message("x", "y" * (MESSAGE_MOST + 1))
     assert not wire
 
 
@@ -194,7 +199,7 @@ def test_faults_and_wants_survive_the_wire(text: str, path: str, number: int, fa
 
 def test_dropped_file_keeps_its_fault() -> None:
     wire = bytearray()
-    send_frame(Outgoing(wire.extend), "drop", {"item": 7, "fault": Fault("refused", "no", "a", facts={"host": "h"})})
+    send_frame(Outgoing(onto(wire)), "drop", {"item": 7, "fault": Fault("refused", "no", "a", facts={"host": "h"})})
     (frame,) = frames_in(Incoming(in_chunks(bytes(wire), [5])))
     name, body = received_frame(*frame)
     assert (name, body["item"], body["fault"].kind, body["fault"].facts) == ("drop", 7, "refused", {"host": "h"})
@@ -438,9 +443,9 @@ class SocketChannel:
         with other, suppress(OSError, EOFError, Fault):
             far(other)
 
-    def write(self, data: Any) -> None:
+    def write(self, *parts: bytes) -> None:
         try:
-            self.near.sendall(data)
+            self.near.sendall(b"".join(parts))
         except OSError as error:
             raise self.ended() from error
 
@@ -487,7 +492,7 @@ class LyingClient:
         return self.made[-1]
 
     def far(self, sock: socket.socket) -> None:
-        incoming, out = Incoming(sock.recv_into), Outgoing(sock.sendall)
+        incoming, out = Incoming(sock.recv_into), Outgoing(lambda *parts: sock.sendall(b"".join(parts)))
         length = bytearray(8)
         incoming.take(memoryview(length))
         incoming.take(memoryview(bytearray(int(length, 16))))
