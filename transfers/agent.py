@@ -1301,6 +1301,9 @@ class Proven(NamedTuple):
     inode: int
 
 
+MARKS: Any = getattr(queue, "SimpleQueue", queue.Queue)  # the simple one, since Python 3.7, is made much quicker
+
+
 class Part:
     """One file on its way to its final name.
 
@@ -1319,7 +1322,7 @@ class Part:
         self.reading: Optional[io.FileIO] = None
         self.size = 0
         self.stream = hashlib.sha256()
-        self.marks: queue.Queue[Optional[Tuple[int, bool]]] = queue.Queue()
+        self.marks: queue.SimpleQueue[Optional[Tuple[int, bool]]] = MARKS()
         self.marked = 0
         self.begun_to = 0  # what the kernel was asked to write out
         self.broken = False  # settling failed: writing on is of no use
@@ -1764,7 +1767,8 @@ class Landing:
 
 
 def settled(window: List[List[Part]]) -> bool:
-    return all(part.settling is None or part.settling.done() for group in window for part in group)
+    parts = (part for group in reversed(window) for part in reversed(group))  # the last is the last to be settled
+    return all(part.settling is None or part.settling.done() for part in parts)
 
 
 def same_unit(cause: Fault, path: str) -> Fault:
