@@ -38,10 +38,14 @@ BROKE_OFF = ("channel", "run", "connect")  # phases of the errors of a channel, 
 NOT_THERE = (126, 127)  # what a shell ends with when it cannot run a program
 
 
+# Read when this module is, and not later: after an upgrade under a running daemon it would be another agent's.
+SOURCE = Path(agent_module.__file__).read_bytes()
+
+
 @cache
 def _source() -> bytes:
     """The agent's source as it is sent: the length of its packed form in eight hex digits, and that."""
-    packed = zlib.compress(Path(agent_module.__file__).read_bytes(), 9)
+    packed = zlib.compress(SOURCE, 9)
     return b"%08x" % len(packed) + packed
 
 
@@ -113,15 +117,16 @@ class Conversation:
         """Read up to the end of the greeting; Fault when it does not come."""
         incoming, passed = self.incoming, 0
         while True:
-            at = bytes(incoming.room[: incoming.end]).find(greeting)
+            at = bytes(incoming.room[incoming.start : incoming.end]).find(greeting)
             if at >= 0:
-                incoming.start = at + len(greeting)
+                incoming.start += at + len(greeting)
                 return
-            incoming.start = max(0, incoming.end - len(greeting))
-            passed += incoming.start
+            noise = max(0, incoming.end - incoming.start - len(greeting))  # the rest may be its beginning
+            incoming.start += noise
+            passed += noise
             if passed > NOISE_BYTES:
                 raise Fault("unsupported", f"no agent answered among the first {NOISE_BYTES} bytes", phase="connect")
-            incoming.more()
+            incoming.more(len(greeting) + 1)
 
     def _no_agent(self, error: EOFError | Fault | Nonsense) -> TransferError:
         """Why there was no greeting. Where there is no shell or no python, another way may lead to the host."""
