@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from transfers.channels import Login
 HEAD = 16  # bytes that tell a set's files apart: each begins with its number
 # What sshd has without a configuration, where the tests' server has something else.
 AS_INSTALLED = ("LogLevel INFO", "MaxStartups 10:30:100")
+
+MANY_FILES = 1000
+FREED_S = 6.0  # ext4 gives out no inode that was freed in the last five seconds, and searches long for others meanwhile
 
 
 class Wrong(Exception):
@@ -117,6 +121,8 @@ class Work:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         self.place.settle()
+        if len(self.names) > MANY_FILES:
+            time.sleep(FREED_S)
         warm(self.paths)
 
     def check(self) -> None:
