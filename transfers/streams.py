@@ -16,6 +16,7 @@ ROUND_TRIP_S = 0.010  # of round trip that one stream more is begun for
 PAYS = 1.15  # as much faster must more streams be, to be kept
 WINDOW_S = 1.0  # of transfer that a rate is taken over...
 STARTING_S = 0.5  # ...after the time that new streams need to get going
+NEAR_S = 10.0  # of work before more are tried where a round trip is short
 SETTLED_S = 60.0  # after which a number that was the best is put to the test again
 TOGETHER_S = 2.0  # refusals so close to each other are of the same burst, and count once
 CONGESTED_S = 300.0  # for which a number that was too much for the far side is not tried again
@@ -65,6 +66,8 @@ class Streams:
                 self._go(self.least, "the configuration says so")
             elif not self._now:
                 wanted = FIRST + round(round_trip_s / ROUND_TRIP_S)
+                if wanted == FIRST:  # near: the first number is likely right, and a try costs a connection
+                    self._settled_until = now + NEAR_S
                 self._go(min(max(wanted, self.least), self.most), self._first_reason(round_trip_s))
             elif self._now < self.least:
                 self._go(self.least, "the configuration asks for no fewer")

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from transfers.streams import CONGESTED_S, SETTLED_S, STARTING_S, TOGETHER_S, WINDOW_S, Counted, Streams
+from transfers.streams import CONGESTED_S, NEAR_S, SETTLED_S, STARTING_S, TOGETHER_S, WINDOW_S, Counted, Streams
 
 
 class Route:
@@ -68,7 +68,7 @@ def test_it_ends_near_the_best_number(best: int) -> None:
 def test_streams_that_do_not_pay_are_given_up_and_tried_again_after_a_while() -> None:
     streams = Streams(1, 8)
     route = Route(streams, 50e6)
-    route.flow(6)
+    route.flow(NEAR_S + 6)
     assert route.seen == [2, 3, 2]
     assert streams.why == "3 move no more than 2 (50 MB/s, 50 MB/s)"
     route.flow(SETTLED_S - 10)
@@ -79,7 +79,7 @@ def test_streams_that_do_not_pay_are_given_up_and_tried_again_after_a_while() ->
 
 def test_streams_that_pay_say_so() -> None:
     streams = Streams(1, 8)
-    Route(streams, growing(8, 8)).flow(12)
+    Route(streams, growing(8, 8)).flow(NEAR_S + 12)
     assert streams.allowed() == 8
     assert "8 move 80 MB/s" in streams.why
 
@@ -134,7 +134,7 @@ def test_new_bounds_hold_at_once() -> None:
 
 def test_number_is_kept_from_batch_to_batch() -> None:
     streams = Streams(1, 8)
-    Route(streams, growing(8, 8)).flow(12)
+    Route(streams, growing(8, 8)).flow(NEAR_S + 12)
     assert streams.begin(0.0, 5000.0) == 8
 
 
