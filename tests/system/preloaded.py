@@ -40,7 +40,9 @@ class Preloaded:
     ) -> int:
         """Begin a command, whose output goes to `said`.out and .err; one that `waits` needs SIGUSR1 to go on."""
         request = {"arguments": [*arguments], "folder": str(folder), "said": str(said), "waits": waits}
-        return int(self._ask({**request, "environment": dict(environment)}))
+        pid = int(self._ask({**request, "environment": dict(environment)}))
+        self._codes.pop(pid, None)  # of another that had this number before: a long run comes round to it again
+        return pid
 
     def wait(self, pid: int, timeout: float) -> int | None:
         """The exit code (negative: the signal that killed it); None when it still runs after the timeout."""
