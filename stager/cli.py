@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stager import __version__
-from stager.commands import looking, queueing, running, submitting
+from stager.commands import looking, queueing, registering, running, submitting
 from stager.commands.common import ConfigOption, Exit, complain, say
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for made in COMMANDS:
     app.command()(made)
 app.add_typer(queueing.queue_app, name="queue")
-app.add_typer(looking.registry_app, name="registry")
+app.add_typer(registering.app, name="registry")
 app.add_typer(looking.hosts_app, name="hosts")
 
 

@@ -1,4 +1,4 @@
-"""Commands that look: status, show, wait, verify, registry, hosts, doctor."""
+"""Commands that look: status, show, wait, verify, hosts, doctor."""
 
 from __future__ import annotations
 
@@ -21,9 +21,6 @@ from stager.commands.common import (
 
 MOST_LINES = 50  # of a report of what is wrong; `--json` has all
 
-registry_app = typer.Typer(
-    no_args_is_help=True, help="What landed, by its header; what is missing; what has bad headers."
-)
 hosts_app = typer.Typer(invoke_without_command=True)
 
 
@@ -214,42 +211,6 @@ def verify(
         if bad:
             say("`stager retry MANIFEST` brings missing ones again; move corrupt ones away first")
     raise typer.Exit(Exit.FAILED if bad else Exit.DONE)
-
-
-@registry_app.command("check")
-def registry_check(
-    dataset: Annotated[str | None, typer.Argument(help="A dataset; without it, all.")] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Completeness by visit, and images whose headers have something wrong.
-
-    Exit status: 0 when every visit is whole and every header good; 1 when not.
-    """
-    from dataclasses import asdict
-
-    from stager import drawing, registry
-
-    with opened(config) as (_, database):
-        visits = registry.completeness(database, dataset)
-        findings = registry.findings(database, dataset)
-    whole = all(visit.proven == visit.expected and not visit.bad for visit in visits)
-    if as_json:
-        print_json({"visits": [asdict(visit) for visit in visits], "findings": [asdict(one) for one in findings]})
-        raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
-    counts = ["expected", "proven", "missing", "registered", "bad"]
-    counts[3:3] = [name for name in ("held", "excluded") if any(getattr(visit, name) for visit in visits)]
-    rows = [(v.dataset, v.host, v.visit, *(getattr(v, name) for name in counts)) for v in visits]
-    headings = ["images" if name == "registered" else name for name in counts]
-    columns: list[Any] = ["Dataset", "Host", "Visit", *((name.capitalize(), "right") for name in headings)]
-    out = console()
-    out.print(drawing.table(columns, rows))
-    summaries = registry.summaries(findings)
-    for line in summaries[:MOST_LINES]:
-        out.print(drawing.cell(line))
-    if len(summaries) > MOST_LINES:
-        say(f"and {len(summaries) - MOST_LINES} more; `--json` has them all")
-    raise typer.Exit(Exit.DONE if whole and not findings else Exit.FAILED)
 
 
 @hosts_app.callback()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from stager import registry
+from stager import completeness, findings
 from stager.samples import Exposure, Visit, write_focal_plane, write_visit
 from tests.stager.site import Site
 
@@ -37,11 +37,11 @@ def test_every_image_that_landed_is_registered_by_its_header(site: Site) -> None
 
 def test_a_sensor_with_bad_times_is_registered_and_reported(site: Site) -> None:
     landed(site, Visit(sensors=("00", "01"), channels=("00",), snaps=(0,), bad_times=(("23", "01"),)))
-    (finding,) = registry.findings(site.database)
+    (finding,) = findings.findings(site.database)
     assert "S01" in finding.location
     assert "MJD" in finding.problem
-    assert registry.findings(site.database, "another dataset") == []
-    (visit,) = registry.completeness(site.database)
+    assert findings.findings(site.database, "another dataset") == []
+    (visit,) = completeness.completeness(site.database)
     assert (visit.registered, visit.bad, visit.proven) == (2, 1, 2)
 
 
@@ -51,19 +51,19 @@ def test_a_header_that_says_other_ids_than_the_path_is_reported(site: Site) -> N
     wrong.parent.mkdir(parents=True)
     site.path(f"a:{name}").rename(wrong)
     site.run(source="a:raw/**", destination="b:ImSim/raw", camera="lsst_imsim")
-    (finding,) = registry.findings(site.database)
+    (finding,) = findings.findings(site.database)
     assert finding.problem == "sensor is 0,0 by the header and 1,1 by the path"
 
 
 def test_completeness_counts_what_is_missing_held_and_excluded_by_visit(site: Site) -> None:
     (site.folder / "bad.txt").write_text(f"visit={SMALL.visit} snap=1 sensor=0,1  # shutter\n")
     landed(site, SMALL)
-    (whole,) = registry.completeness(site.database, "m data")
+    (whole,) = completeness.completeness(site.database, "m data")
     assert (whole.visit, whole.expected, whole.proven, whole.missing) == (str(SMALL.visit), 8, 8, 0)
     sensor = {"raft": "2,3", "sensor": "0,0"}
     expect = [{"visit": SMALL.visit, **sensor}, {"visit": 99, "snap": 0, **sensor}]
     landed(site, SMALL, accept={"except": "bad.txt"}, expect=expect)
-    visits = {visit.visit: visit for visit in registry.completeness(site.database)}
+    visits = {visit.visit: visit for visit in completeness.completeness(site.database)}
     partial, absent = visits[str(SMALL.visit)], visits["99"]
     assert (partial.expected, partial.proven, partial.missing, partial.excluded) == (34, 6, 28, 2)
     assert (absent.expected, absent.proven, absent.missing, absent.registered) == (16, 0, 16, 0)
