@@ -86,8 +86,13 @@ class Stated(Part):
     replace: StrictBool = Field(
         default=False, description="true or false: whether files that differ at the destination are set aside"
     )
-    check: Literal["fits", "none"] = Field(
-        default="fits", description='"fits" (the structure of FITS files is checked) or "none"'
+    check: Literal["fits", "headers", "none"] = Field(
+        default="fits",
+        description='"fits" (FITS files are looked into: structure, headers, checksums), "headers" (no pixel is read '
+        'for it) or "none"',
+    )
+    hold: Literal["note", "warn", "fail", "none"] = Field(
+        default="fail", description='the least severity of a finding that holds an item: "note", "warn", "fail", "none"'
     )
     chop: Chop = Field(default_factory=Chop, description="a table with `crpix`")
 
