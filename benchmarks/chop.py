@@ -109,7 +109,7 @@ def chop(path: Path, out: Path) -> None:
     if isinstance(hdus, TransferError):
         raise hdus
     made = focal_planes.recipes(hdus, camera, manifest, seen.ids, destination.root, ("a", path.name))
-    wants = [Want(1, 1, path.name, to, info.size, info.mtime_ns, piece=piece) for _, to, piece in made]
+    wants = [Want(1, 1, path.name, to, info.size, info.mtime_ns, piece=piece) for _, to, piece in made.pieces]
     finish(copy(source, destination, wants, streams=2))
 
 
@@ -152,7 +152,7 @@ def _header(header: fits.Header, amp: int, name: Path) -> fits.Header:
     """An extension's header as the amplifier's file has it."""
     rule = load(CAMERA, ()).chop_rule
     changed = header.copy()
-    for keyword in rule.removed if rule else ():
+    for keyword in rule.readouts[0].removed if rule else ():
         changed.remove(keyword, ignore_missing=True)
     changed["GAIN"], changed["RDNOISE"] = changed["GAIN" + "AB"[amp]], changed["RDNOISE" + "AB"[amp]]
     changed["CRPIX1"] -= amp * samples.AMPLIFIER

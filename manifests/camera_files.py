@@ -3,71 +3,92 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from types import UnionType
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import ConfigDict, Field, PlainValidator, StrictBool, StrictFloat, StrictInt
 
-from .chop_rules import Amp, ChopRule
+from .check_parts import CheckPart, Scalar
+from .chop_parts import ChopPart
+from .dimensions import ButlerPart
 from .errors import found
+from .findings import Severity
 from .headers import Case, HeaderRule, TimeRule
-from .layouts import IdRule
-from .part import Part
+from .layouts import DEFAULT_PATTERNS, IdRule
+from .maps import MapPart
+from .part import Keyword, Keywords, Part, Regex
+from .registry_tables import RegistryPart
 
 Number = StrictInt | StrictFloat
-DEFAULT_PATTERNS = {"int": "[0-9]{1,18}", "pair": "[0-9]{2}", "text": "[A-Za-z0-9][A-Za-z0-9_+-]*"}
+MOST_VALUES = 10_000  # of one id in one visit
 
 
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression: {error}") from error
-    return text
+def _values(value: object) -> tuple[int | str, ...]:
+    """A list of values, or a span of whole numbers with both its ends, as a tuple."""
+    if isinstance(value, dict) and set(value) == {"first", "last"} and _are_values(list(value.values()), int):
+        first, last = value["first"], value["last"]
+        if not 0 <= first <= last < first + MOST_VALUES:
+            raise ValueError(f"found {first} to {last}; expected at most {MOST_VALUES} numbers, the smallest first")
+        return tuple(range(first, last + 1))
+    if isinstance(value, list | tuple) and 0 < len(value) <= MOST_VALUES and _are_values(value, int | str):
+        return tuple(value)
+    raise ValueError(f'found {found(value)}; expected a list such as ["0,1", "0,2"], or {{ first = 0, last = 35 }}')
 
 
-def _keyword(text: str) -> str:
-    if not re.fullmatch("[A-Z0-9_-]{1,8}", text):
-        raise ValueError(f"found {found(text)}; expected a FITS keyword, such as EXPTIME")
-    return text
+def _are_values(values: Sequence[object], kind: type | UnionType) -> bool:
+    return all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
 
 
-Regex = Annotated[str, AfterValidator(_regex)]
-Keyword = Annotated[str, AfterValidator(_keyword)]
-Keywords = Annotated[tuple[Keyword, ...], Field(min_length=1)]
+Values = Annotated[tuple[int | str, ...], PlainValidator(_values)]
 
 
 class IdPart(Part):
     """[ids.NAME]"""
 
-    kind: Literal["int", "text", "pair"]
-    pattern: Regex | None = None
+    kind: Literal["int", "text", "pair"] = Field(description='"int", "text" or "pair"')
+    pattern: Regex | None = Field(default=None, description="a regular expression of the id as it stands in a path")
+
+
+Templates = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class LayoutPart(Part):
-    """[layouts.NAME] and [input]"""
+    """[layouts.NAME]"""
 
-    templates: Annotated[tuple[str, ...], Field(min_length=1)]
-    obstypes: tuple[str, ...] = ()
-    science: StrictBool = False
+    templates: Templates = Field(
+        description="a list of paths with ids in braces", examples=["raw/v{visit}/c{ccd:02d}.fits"]
+    )
+    obstypes: tuple[str, ...] = Field(default=(), description='a list of words, such as ["BIAS"]')
+    science: StrictBool = Field(default=False, description="true or false: whether these are images of the sky")
 
 
 class InputPart(Part):
     """[input]"""
 
-    templates: Annotated[tuple[str, ...], Field(min_length=1)]
+    templates: Templates = Field(
+        description="a list of names of focal planes with ids in braces", examples=["{visit}o.fits"]
+    )
 
 
-class SpanPart(Part):
-    """`{first = 0, last = 35}` in [expected]"""
+class FocalPlanePart(Part):
+    """[focal_planes.NAME]: for some ids other values than in [expected], and perhaps of files of another layout."""
 
-    first: StrictInt
-    last: StrictInt
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Values] = Field(init=False)
+
+    layout: str | None = Field(default=None, description="the name of a layout")
+
+    @property
+    def sets(self) -> dict[str, tuple[int | str, ...]]:
+        return self.__pydantic_extra__
 
 
 class ObstypePart(Part):
     """[obstype]"""
 
-    keywords: Keywords
+    keywords: Keywords = Field(description="a list of FITS keywords", examples=["OBSTYPE"])
+    otherwise: str | None = Field(default=None, description="the name of a layout")
 
 
 class CasePart(Part):
@@ -79,11 +100,13 @@ class HeaderPart(Part):
     """[header.NAME]: how that id comes from a header."""
 
     keywords: tuple[Keyword, ...] = ()
-    first: Annotated[StrictInt, Field(ge=1)] | None = None
-    fold: Literal["upper", "lower", "capitalize"] | None = None
+    first: Annotated[StrictInt, Field(ge=1)] | None = Field(default=None, description="a whole number from 1 up")
+    fold: Literal["upper", "lower", "capitalize"] | None = Field(
+        default=None, description='"upper", "lower" or "capitalize"'
+    )
     cases: tuple[CasePart, ...] = ()
     truncate: StrictBool = False
-    given: Literal["agrees", "wins"] = "agrees"
+    given: Literal["agrees", "wins"] = Field(default="agrees", description='"agrees" or "wins"')
     filename: Regex | None = None
     constant: StrictInt | str | None = None
     says: str = "not of the form its camera expects"
@@ -99,81 +122,44 @@ class TimesPart(Part):
     tolerance: Number = 1.0
     earliest: Number = 40000
     latest: Number = 70000
+    severity: Literal["note", "warn", "fail"] = "warn"
 
     def rule(self) -> TimeRule:
-        return TimeRule(**self.model_dump())
-
-
-class AmpPart(Part):
-    """[[chop.amps]]"""
-
-    name: Annotated[str, Field(min_length=1)]
-    number: Annotated[StrictInt, Field(ge=0)]
-    replaced: dict[Keyword, Keyword] = Field(default_factory=dict)
-
-
-class ShiftsPart(Part):
-    """[chop.crpix1]"""
-
-    exact: Literal["width"] | StrictInt
-    historic: Literal["width"] | StrictInt
-
-
-class WholePart(Part):
-    """[chop.extensions]"""
-
-    science: tuple[StrictInt, ...]
-    calibration: tuple[StrictInt, ...]
-
-
-class ChopPart(Part):
-    """[chop]"""
-
-    extension_id: str
-    extension_name: Regex
-    amp_id: str
-    removed: tuple[Keyword, ...]
-    path_keyword: Keyword
-    crpix1: ShiftsPart
-    extensions: WholePart
-    amps: Annotated[tuple[AmpPart, ...], Field(min_length=1)]
-
-    def rule(self) -> ChopRule:
-        shifts = {"exact": self.crpix1.exact, "historic": self.crpix1.historic}
-        return ChopRule(
-            amps=tuple(Amp(amp.name, amp.number, tuple(amp.replaced.items())) for amp in self.amps),
-            amp_id=self.amp_id,
-            extension_id=self.extension_id,
-            extension_name=self.extension_name,
-            removed=self.removed,
-            path_keyword=self.path_keyword,
-            shifts=tuple((mode, None if shift == "width" else int(shift)) for mode, shift in shifts.items()),
-            science_extensions=self.extensions.science,
-            calibration_extensions=self.extensions.calibration,
-        )
+        return TimeRule(**{**self.model_dump(), "severity": Severity(self.severity)})
 
 
 class CameraFile(Part):
     """The whole file."""
 
-    title: str
-    raw_layout: str
-    ids: dict[str, IdPart]
-    layouts: dict[str, LayoutPart]
+    title: str = Field(description="the instrument's name, for people", examples=["CFHT MegaPrime/MegaCam"])
+    raw_layout: str = Field(description="the name of the layout of raw images of the sky", examples=["raw"])
+    ids: dict[str, IdPart] = Field(description="a table for each id, such as [ids.visit]")
+    layouts: dict[str, LayoutPart] = Field(description="a table for each kind of file, such as [layouts.raw]")
     input: InputPart | None = None
-    expected: dict[str, SpanPart | tuple[StrictInt | str, ...]] = Field(default_factory=dict)
+    expected: dict[str, Values] = Field(default_factory=dict, description="a table of ids and their values")
+    focal_planes: dict[str, FocalPlanePart] = Field(
+        default_factory=dict, description="a table for each, such as [focal_planes.spliced40]"
+    )
+    map: tuple[MapPart, ...] = Field(default=(), description="tables [[map]], each with `id` and `rows`")
     obstype: ObstypePart | None = None
-    header: dict[str, HeaderPart] = Field(default_factory=dict)
+    header: dict[str, HeaderPart] = Field(
+        default_factory=dict, description="a table for each id that headers give, such as [header.visit]"
+    )
     times: TimesPart | None = None
+    checks: tuple[CheckPart, ...] = ()
+    unknown: tuple[Scalar, ...] = ()
     chop: ChopPart | None = None
+    registry: RegistryPart | None = None
+    butler: ButlerPart | None = None
 
 
 def id_rule(part: IdPart) -> IdRule:
     return IdRule(part.kind, part.pattern or DEFAULT_PATTERNS[part.kind])
 
 
-def span(values: SpanPart | tuple[int | str, ...]) -> tuple[int | str, ...]:
-    return tuple(range(values.first, values.last + 1)) if isinstance(values, SpanPart) else values
+def own_values(values: Sequence[int | str], rule: IdRule) -> tuple[int | str, ...]:
+    """The values as ids have them, a raft that was written 23 as "2,3"; what the id cannot be is left out."""
+    return tuple(own for value in values if (own := rule.own(value)) is not None)
 
 
 def header_rule(name: str, part: HeaderPart) -> HeaderRule:

@@ -5,27 +5,42 @@ All of it is data: a camera is a TOML file in `cameras/`, or in a folder of one'
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import tomllib
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from .camera_files import CameraFile, header_rule, id_rule, span
-from .chop_rules import Amp, ChopRule
-from .errors import CameraError, found, shown
-from .headers import HeaderRule, TimeRule, Times, text_of
-from .layouts import IdRule, Ids, Layout
-from .wording import nearest, problems_of
+from .camera_files import CameraFile, header_rule, id_rule, own_values
+from .camera_reading import read_camera
+from .check_rules import CheckRule
+from .chop_rules import ChopRule
+from .dimensions import ButlerRule, butler_rule
+from .errors import CameraError, CameraFileError, Problem, found, shown
+from .headers import HeaderRule, TimeRule, Times, Values, text_of
+from .layouts import Finder, IdRule, Ids, Layout
+from .maps import MapRule, map_rule
+from .readouts import Amp, Cards
+from .registry_tables import RegistryRule, registry_rule
+from .wording import nearest
 
 __all__ = ["Amp", "Camera", "ChopRule", "HeaderRule", "Ids", "Layout", "TimeRule", "Times", "load", "names"]
 
 OWN = Path(__file__).parent / "cameras"
 MOST_BYTES = 1 << 20
+Sets = Mapping[str, tuple[int | str, ...]]  # the values that a whole visit has of each id, the slowest first
+
+
+@dataclass(frozen=True)
+class FocalPlane:
+    """What a whole visit has, where it is other than usual: a mosaic of more CCDs, or files of another layout."""
+
+    sets: Sets
+    layout: str
 
 
 @dataclass(frozen=True)
@@ -41,11 +56,18 @@ class Camera:
     layouts: Mapping[str, Layout]
     raw_layout: Layout
     input: Layout | None  # focal planes, as they are before a chop
-    sets: Mapping[str, tuple[int | str, ...]]  # what a whole visit has of each id, the slowest first
+    sets: Sets  # what a whole visit has of each id
     obstype_keywords: tuple[str, ...]
     header_rules: Mapping[str, HeaderRule]
     time_rule: TimeRule | None
     chop_rule: ChopRule | None
+    focal_planes: Mapping[str, FocalPlane]  # other whole visits, by name
+    map_rule: MapRule | None
+    otherwise: str | None = None  # the layout of headers with an obstype that no layout has
+    checks: tuple[CheckRule, ...] = ()  # what is expected of headers, beside ids and times
+    rule_digest: str = ""  # "sha256:hex" of all in its file that decides what is made of a focal plane, and where
+    registry_rule: RegistryRule | None = None  # None: its raw files have no visits
+    butler_rule: ButlerRule | None = None
 
     @cached_property
     def id_names(self) -> tuple[str, ...]:
@@ -55,24 +77,74 @@ class Camera:
 
     def identify(self, path: str) -> tuple[str, Ids] | None:
         """The layout that a path ends as, and its ids; None for a path that is none of this camera's."""
-        for name, layout in self.layouts.items():
-            if (ids := layout.ids(path)) is not None:
-                return name, ids
-        return None
+        return self._finder.find(path)
 
-    def expected(self, ids: Mapping[str, int | str]) -> Iterator[Ids]:
+    def why_not(self, path: str) -> str | None:
+        """Why a path that looks like one of a layout's is none, a sentence for a person; else None.
+
+        Its folders and its name say different things, or an id is not written as it should be. `identify` takes
+        it for none of the camera's, so its file would have no ids.
+        """
+        if self.identify(path) is not None:
+            return None
+        complaint = self._finder.complaint(path)
+        if complaint is None:
+            return None
+        layout, text = complaint
+        return f"{shown(path)} has the form of {self.name}'s {layout} files, but {text}: rename it, or leave it out"
+
+    @cached_property
+    def _finder(self) -> Finder:
+        return Finder(self.layouts)
+
+    def focal_plane(self, name: str | None = None) -> FocalPlane:
+        """The whole visit of that name, the usual one without. Raises CameraError for a name there is not."""
+        if name is None:
+            return FocalPlane(self.sets, self.raw_layout.name)
+        if name not in self.focal_planes:
+            known = ", ".join(sorted(self.focal_planes)) or "none"
+            raise CameraError(
+                f'{self.name} has no focal plane "{shown(name, 40)}"{nearest(name, self.focal_planes)}; '
+                f"its focal planes: {known}"
+            )
+        return self.focal_planes[name]
+
+    def expected_sets(self, focal_plane: str | None = None, layout: str | None = None) -> Sets:
+        """What a whole visit has of each id that is in the paths of a layout (the focal plane's own without)."""
+        plane = self.focal_plane(focal_plane)
+        in_path = self._layout(layout or plane.layout).id_names
+        return {name: values for name, values in plane.sets.items() if name in in_path}
+
+    def expected(
+        self, ids: Mapping[str, int | str], focal_plane: str | None = None, layout: str | None = None
+    ) -> Iterator[Ids]:
         """The ids of every file that one visit should have. Ids given narrow it: one raft, one snap.
 
-        Raises CameraError for an id that no whole visit has, such as a raft that the camera lacks.
+        `focal_plane` is the name of another whole visit than the usual one, `layout` of another kind of file than
+        it has. Raises CameraError for a name there is not, and for an id that no whole visit has, such as a raft
+        that the camera lacks.
         """
-        for name, values in self.sets.items():
+        sets = self.expected_sets(focal_plane, layout)
+        for name, values in sets.items():
             if name in ids and ids[name] not in values:
+                of = f" in the focal plane {focal_plane}" if focal_plane else ""
                 raise CameraError(
-                    f"{self.name} has no {name} {shown(str(ids[name]), 40)}; its {name}s: {', '.join(map(str, values))}"
+                    f"{self.name} has no {name} {shown(str(ids[name]), 40)}{of}; "
+                    f"its {name}s: {', '.join(map(str, values))}"
                 )
-        choices = [(ids[name],) if name in ids else values for name, values in self.sets.items()]
+        choices = [(ids[name],) if name in ids else values for name, values in sets.items()]
         for chosen in itertools.product(*choices):
-            yield {**ids, **dict(zip(self.sets, chosen, strict=True))}
+            yield {**ids, **dict(zip(sets, chosen, strict=True))}
+
+    def whole(self, layout: str, focal_plane: str | None = None) -> int:
+        """How many files of a layout a whole visit has: 6048 raw ones of ImSim, 378 images of its sensors.
+
+        Without a focal plane it is that of the layout, where one names it, else the usual one.
+        """
+        if focal_plane is None:
+            own = (name for name, plane in self.focal_planes.items() if plane.layout == layout)
+            focal_plane = None if layout == self.raw_layout.name else next(own, None)
+        return math.prod(map(len, self.expected_sets(focal_plane, layout).values()))
 
     def header_ids(self, cards: Mapping[str, Any], given: Mapping[str, int | str] | None = None, name: str = "") -> Ids:
         """The ids that a file's header gives, with those of the manifest (`given`) where it gives none.
@@ -104,24 +176,26 @@ class Camera:
 
     def destination(self, ids: Mapping[str, int | str], unknown: str | None = None) -> str:
         """The path below the destination, by the layout of its obstype. CameraError if an id is lacking."""
-        name = str(ids.get("obstype", self.raw_layout.name))
+        return self._layout(str(ids.get("obstype", self.raw_layout.name))).path(ids, unknown)
+
+    def _layout(self, name: str) -> Layout:
         if name not in self.layouts:
             raise CameraError(f'{self.name} has no layout "{shown(name, 40)}"{nearest(name, self.layouts)}')
-        return self.layouts[name].path(ids, unknown)
+        return self.layouts[name]
 
-    def times(self, cards: Mapping[str, Any]) -> Times:
+    def times(self, cards: Values) -> Times:
         """When and how long was exposed, as the header says, and what is wrong with that. Never raises."""
         return self.time_rule.read(cards) if self.time_rule else Times()
 
-    def pieces(self, cards: Mapping[str, Any], extensions: int | None = None) -> int:
-        """How many files a focal plane is chopped into, from NEXTEND of its primary header.
+    def pieces(self, primary: Cards, first: Cards, ids: Mapping[str, int | str], extensions: int | None = None) -> int:
+        """How many files a focal plane is chopped into, by its first two headers and its ids.
 
-        `extensions` is how many there really are, where that is known. Raises CameraError where they
-        differ, or where the count is none of a whole focal plane of its kind.
+        `extensions` is how many there are, where the primary header does not say. Raises CameraError where that
+        is none of a whole focal plane of its readout and kind.
         """
         if self.chop_rule is None:
             raise CameraError(f"{self.name} does not say how its files are cut; its file needs a table [chop]")
-        return self.chop_rule.pieces(cards, extensions, self._layout_of(cards).science)
+        return self.chop_rule.pieces(primary, first, self.is_science(ids), extensions)
 
     def _layout_of(self, cards: Mapping[str, Any]) -> Layout:
         """The layout for the header's word for what the file is."""
@@ -135,9 +209,13 @@ class Camera:
             for layout in self.layouts.values():
                 if word.upper() in layout.obstypes:
                     return layout
+            if self.otherwise is not None:
+                return self.layouts[self.otherwise]
             raise CameraError(
                 f"{keyword} is {found(word)}; {self.name} has a place for {known} only: leave the file out"
             )
+        if self.otherwise is not None:
+            return self.layouts[self.otherwise]
         raise CameraError(f"the header has no {self.obstype_keywords[0]}; expected one of {known}")
 
 
@@ -153,13 +231,15 @@ def load(name: str, folders: Sequence[Path] = ()) -> Camera:
             f'unknown camera "{shown(name, 40)}"{nearest(name, known)}; cameras: {", ".join(sorted(known))}'
         )
     path = known[name]
+    where = str(path)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise CameraError(f"{shown(str(path))}: {error.strerror}; the file must be readable") from error
+        raise CameraFileError((Problem("", f"{error.strerror}; the file must be readable"),), where) from error
     if len(content) > MOST_BYTES:
-        raise CameraError(f"{shown(str(path))}: larger than {MOST_BYTES} bytes, which no camera is")
-    return _parsed(name, str(path), content)
+        raise CameraFileError((Problem("", f"larger than {MOST_BYTES} bytes, which no camera is"),), where)
+    return _parsed(name, where, content)
 
 
 def names(folders: Sequence[Path] = ()) -> dict[str, Path]:
@@ -175,16 +255,11 @@ def names(folders: Sequence[Path] = ()) -> dict[str, Path]:
 def _parsed(name: str, where: str, content: bytes) -> Camera:
     """One parse for each content, so that a file that was changed is read anew."""
     try:
-        document = CameraFile.model_validate(tomllib.loads(content.decode("utf-8")))
-        return _camera(name, document)
-    except ValidationError as error:
-        text = "; ".join(str(problem) for problem in problems_of(error, CameraFile))
-        raise CameraError(f"{shown(where)}: {text}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # UnicodeDecodeError, TOMLDecodeError and CameraError are ValueErrors
-        raise CameraError(f"{shown(where)}: {shown(str(error))}") from error
+        return _camera(name, read_camera(content, where))
+    except CameraFileError:
+        raise
+    except CameraError as error:
+        raise CameraFileError((Problem("", str(error)),), where) from error
 
 
 def _camera(name: str, document: CameraFile) -> Camera:
@@ -193,12 +268,16 @@ def _camera(name: str, document: CameraFile) -> Camera:
         one: Layout(one, part.templates, ids, tuple(word.upper() for word in part.obstypes), part.science)
         for one, part in document.layouts.items()
     }
-    if document.raw_layout not in layouts:
-        raise CameraError(f'raw_layout is "{document.raw_layout}"; expected one of {", ".join(layouts)}')
-    sets = {one: span(values) for one, values in document.expected.items()}
-    for one in (*sets, *document.header):
-        if one not in ids:
-            raise CameraError(f'the id "{shown(one, 40)}" is not described in [ids]{nearest(one, ids)}')
+    sets = {one: own_values(values, ids[one]) for one, values in document.expected.items()}
+    focal_planes = {
+        one: FocalPlane(
+            sets | {name: own_values(values, ids[name]) for name, values in part.sets.items()},
+            part.layout or document.raw_layout,
+        )
+        for one, part in document.focal_planes.items()
+    }
+    registry = registry_rule(document.registry, layouts[document.raw_layout].id_names, sets, ids)
+    every = (sets, *(plane.sets for plane in focal_planes.values()))
     return Camera(
         name=name,
         title=document.title,
@@ -211,4 +290,19 @@ def _camera(name: str, document: CameraFile) -> Camera:
         header_rules={one: header_rule(one, part) for one, part in document.header.items()},
         time_rule=document.times.rule() if document.times else None,
         chop_rule=document.chop.rule() if document.chop else None,
+        focal_planes=focal_planes,
+        map_rule=map_rule(document.map, ids, sets),
+        otherwise=document.obstype.otherwise if document.obstype else None,
+        checks=tuple(check.rule(document.unknown) for check in document.checks),
+        rule_digest=_rule_digest(document),
+        registry_rule=registry,
+        butler_rule=butler_rule(document.butler, name, registry, ids, every),
     )
+
+
+def _rule_digest(document: CameraFile) -> str:
+    """The digest does not change with comments, checks, or what else is written beside the rules."""
+    said = document.model_dump(
+        mode="json", include={"ids", "layouts", "obstype", "header", "chop"}, exclude_defaults=True
+    )
+    return "sha256:" + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

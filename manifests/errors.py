@@ -4,7 +4,8 @@ InputError           something that a person wrote cannot be used as it is; says
   PathError          a path that no host would be asked for
   PatternError       a pattern that cannot be read
   ManifestError      a manifest or a list beside it: all its problems at once
-  CameraError        a camera's file, or a header or ids that its camera makes no sense of
+  CameraError        a header, ids or a name that a camera makes no sense of
+    CameraFileError  a camera's file: all its problems at once
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class PatternError(InputError):
 
 
 class CameraError(InputError):
-    """A camera's file, or a header or ids that its camera makes no sense of."""
+    """A header, ids or a name that a camera makes no sense of."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class ManifestError(InputError):
             return f"{where}: {self.problems[0]}"
         lines = "".join(f"\n  {problem}" for problem in self.problems)
         return f"{where}: {len(self.problems)} problems{lines}"
+
+
+class CameraFileError(CameraError):
+    """All problems of one camera's file; `str` has them in one sentence."""
+
+    def __init__(self, problems: tuple[Problem, ...], where: str) -> None:
+        self.problems = problems
+        self.where = where
+        super().__init__(f"{shown(where)}: {'; '.join(map(str, problems))}")
 
 
 def shown(text: str, most: int = 200) -> str:

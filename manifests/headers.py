@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from .errors import CameraError, found
+from .clocks import SECONDS_A_DAY
+from .errors import CameraError, found, shown
+from .findings import Finding, Severity
 from .layouts import IdRule, expectation
 
 JULIAN = 2400000.5  # MJD 0 as a Julian date
-SECONDS_A_DAY = 86400.0
+MJD_CODES = ("mjd-missing", "mjd-unreadable")
+EXPTIME_CODES = ("exptime-missing", "exptime-unreadable")
+
+
+class Values(Protocol):
+    """A header's keywords with the value of each; any mapping is one."""
+
+    def get(self, keyword: str, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,14 @@ class Case:
 
     match: re.Pattern[str]
     gives: str
+
+
+class Said(NamedTuple):
+    """The first card that says something of an id, its value, and the id that it gives; None where none does."""
+
+    keyword: str | None
+    value: Any
+    own: int | str | None
 
 
 @dataclass(frozen=True)
@@ -38,18 +57,15 @@ class HeaderRule:
     constant: int | str | None
     says: str  # what is expected, in words
 
-    def read(self, cards: Mapping[str, Any], given: int | str | None, rule: IdRule, name: str = "") -> int | str | None:
+    def read(self, cards: Values, given: int | str | None, rule: IdRule, name: str = "") -> int | str | None:
         """The id. Raises CameraError where header and manifest give none, or differ and must not."""
         if given is not None:
             given = self._checked(given, rule)
         if given is not None and self.given == "wins":
             return given
-        keyword, value, text = self._text(cards, name)
-        own = None if text is None else rule.own(text)
-        if own is None and self.constant is not None:
-            own = self.constant
+        keyword, value, own = self.said(cards, rule, name)
         if own is None and given is None:
-            raise CameraError(self._nothing(keyword, value))
+            raise CameraError(f"{self.nothing(keyword, value)}; give `[ids] {self.id_name}` in the manifest")
         if own is not None and given is not None and own != given:
             raise CameraError(
                 f"{keyword or 'the camera'} says {self.id_name} {own}, the manifest's [ids] says {given}; "
@@ -65,7 +81,20 @@ class HeaderRule:
             )
         return own
 
-    def _text(self, cards: Mapping[str, Any], name: str) -> tuple[str | None, Any, str | None]:
+    def said(self, cards: Values, rule: IdRule, name: str = "") -> Said:
+        """What the header itself says, whatever the manifest has."""
+        keyword, value, text = self._text(cards, name)
+        own = None if text is None else rule.own(text)
+        return Said(keyword, value, self.constant if own is None else own)
+
+    def nothing(self, keyword: str | None, value: Any) -> str:
+        """Why a header gives no id: `said` found this value in this card, or none."""
+        if keyword is None:
+            wanted = " or ".join(self.keywords)
+            return f"the header has no {wanted}, so it gives no {self.id_name}"
+        return f"{keyword} is {found(value)}, which gives no {self.id_name} ({self.says})"
+
+    def _text(self, cards: Values, name: str) -> tuple[str | None, Any, str | None]:
         """The keyword that was there, its value, and the text of the id that it gives."""
         for keyword in self.keywords:
             value = cards.get(keyword)
@@ -86,13 +115,6 @@ class HeaderRule:
                 return match.expand(case.gives)
         return None
 
-    def _nothing(self, keyword: str | None, value: Any) -> str:
-        advice = f"give `[ids] {self.id_name}` in the manifest"
-        if keyword is None:
-            wanted = " or ".join(self.keywords)
-            return f"the header has no {wanted}, so it gives no {self.id_name}; {advice}"
-        return f"{keyword} is {found(value)}, which gives no {self.id_name} ({self.says}); {advice}"
-
 
 def text_of(value: Any, truncate: bool = False) -> str | None:
     """A card's value as text: text without blanks around it, a whole number; None for anything else."""
@@ -111,13 +133,13 @@ def text_of(value: Any, truncate: bool = False) -> str | None:
 class Times:
     """When an exposure began (MJD of the scale given) and how long it took (seconds); None where unreadable.
 
-    `problems` are sentences; a time that has one is as the header has it, and not to be used.
+    A time that `problems` speak of is as the header has it, and not to be used.
     """
 
     mjd: float | None = None
     scale: str = "utc"
     exptime: float | None = None
-    problems: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,43 +153,75 @@ class TimeRule:
     tolerance: float  # seconds that they may differ by
     earliest: float  # MJD
     latest: float
+    severity: Severity = Severity.WARN  # of a time that cannot be used
 
-    def read(self, cards: Mapping[str, Any]) -> Times:
+    def read(self, cards: Values) -> Times:
         """Never raises: what cannot be read is None, and said."""
-        wrong: list[str] = []
-        mjd = _number(cards, self.mjd, wrong)
+        wrong: list[Finding] = []
+        mjd = self._number(cards, self.mjd, MJD_CODES, wrong)
         if mjd is not None:
             wrong += self._mjd_problems(mjd)
         for keyword in self.same:
-            other = _number(cards, keyword, wrong) if keyword in cards else None
+            other = self._number(cards, keyword, MJD_CODES, wrong) if cards.get(keyword) is not None else None
             if mjd is not None and other is not None and abs(other - mjd) * SECONDS_A_DAY > self.tolerance:
-                wrong.append(f"{keyword} is {other!r} and {self.mjd} is {mjd!r}, where they should be equal")
-        exptime = _number(cards, self.exptime, wrong)
+                text = f"{keyword} is {other!r} and {self.mjd} is {mjd!r}, where they should be equal"
+                wrong.append(Finding("mjd-differs", self.severity, text))
+        exptime = self._number(cards, self.exptime, EXPTIME_CODES, wrong)
         if exptime is not None and exptime < 0:
-            wrong.append(f"{self.exptime} is {exptime!r}, which is no time in seconds")
+            text = f"{self.exptime} is {exptime!r}, which is no time in seconds; expected 0 or more"
+            wrong.append(Finding("exptime-negative", self.severity, text))
         return Times(mjd, self.scale, exptime, tuple(wrong))
 
-    def _mjd_problems(self, mjd: float) -> list[str]:
+    def _mjd_problems(self, mjd: float) -> list[Finding]:
+        expected = f"expected {self.earliest:g} to {self.latest:g}"
         if mjd == 0:
-            return [f"{self.mjd} is zero"]
-        if self.earliest <= mjd - JULIAN <= self.latest:
-            return [f"{self.mjd} is {mjd!r}, a Julian date; as MJD it would be {mjd - JULIAN:.6f}"]
-        if not self.earliest <= mjd <= self.latest:
-            return [f"{self.mjd} is {mjd!r}; expected {self.earliest:g} to {self.latest:g}"]
-        return []
+            return [Finding("mjd-zero", self.severity, f"{self.mjd} is zero; {expected}")]
+        if self.earliest <= mjd <= self.latest:
+            return []
+        if 0 < mjd - JULIAN < 100000:
+            text = f"{self.mjd} is {mjd!r}, a Julian date; as MJD it would be {mjd - JULIAN:.6f}; {expected}"
+            return [Finding("mjd-julian", self.severity, text)]
+        return [Finding("mjd-range", self.severity, f"{self.mjd} is {mjd!r}; {expected}")]
+
+    def _number(self, cards: Values, keyword: str, codes: tuple[str, str], wrong: list[Finding]) -> float | None:
+        """A finite number; anything else is said in `wrong`. Text is tried too, as some archives write."""
+        value = cards.get(keyword)
+        if value is None:
+            near = misspelt(keyword, cards)
+            wrong.append(Finding(codes[0], self.severity, f"{keyword} is absent; expected a number{near}"))
+            return None
+        number = number_of(value)
+        if number is None:
+            text = f"{keyword} is {found(value)}, which is no number; expected one"
+            wrong.append(Finding(codes[1], self.severity, text))
+        elif isinstance(value, str):
+            text = f"{keyword} is {found(value)}; expected a number without quotes: it is read as one"
+            wrong.append(Finding("number-quoted", Severity.NOTE, text))
+        return number
 
 
-def _number(cards: Mapping[str, Any], keyword: str, wrong: list[str]) -> float | None:
-    """A finite number; anything else is said in `wrong`. Text is tried too, as some archives write."""
-    value = cards.get(keyword)
-    if value is None:
-        wrong.append(f"{keyword} is absent")
-        return None
+def number_of(value: Any) -> float | None:
+    """A card's value as a finite number, text that says one too; None for anything else."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        wrong.append(f"{keyword} is {found(value)}, which is no number")
         return None
-    return number
+    return number if math.isfinite(number) else None
+
+
+def misspelt(keyword: str, cards: Values) -> str:
+    """` (is it OBSTYP?)` where the header lacks a keyword and has one that is but one letter from it, else nothing."""
+    near = next((name for name in cards if _is_slip(keyword, str(name))), None)
+    return "" if near is None else f" (is it {shown(near, 8)}?)"
+
+
+def _is_slip(keyword: str, name: str) -> bool:
+    """Whether one letter was lost, put in or struck wrong, or two changed places; GAINA and GAINB are no slips."""
+    if abs(len(name) - len(keyword)) > 1 or name == keyword or name[:-1] in (keyword, keyword[:-1]):
+        return False
+    at = next((place for place, (one, other) in enumerate(zip(keyword, name, strict=False)) if one != other), len(name))
+    lost = name[at:] == keyword[at + 1 :]
+    put_in = name[at + 1 :] == keyword[at:]
+    struck = name[at + 1 :] == keyword[at + 1 :]
+    swapped = name[at : at + 2] == keyword[at : at + 2][::-1] and name[at + 2 :] == keyword[at + 2 :]
+    return lost or put_in or struck or swapped

@@ -5,26 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema, model_validator
 
-from .cameras import Camera, load
-from .errors import CameraError, ManifestError, Problem, found, shown
-from .layouts import Ids, expectation
+from .camera_problems import id_problems
+from .cameras import load
+from .errors import CameraError, CameraFileError, ManifestError, Problem, shown
+from .layouts import Ids
 from .part import Part
 from .parts import (
+    ANY_VISIT,
     Chop,
     Exclusion,
     Expected,
+    Expecting,
     FileList,
     IdTable,
     Kind,
     Location,
     Place,
     Plain,
+    RegistryFile,
     Trigger,
+    visit_key,
 )
 from .patterns import Pattern
 from .rules import rules
@@ -44,6 +50,12 @@ __all__ = [
     "Trigger",
     "problems",
 ]
+
+
+EXPECT = (
+    'a list of visits, or of tables of ids such as {visit = 85770111, filter = "r"}; '
+    "or the name of a registry beside the manifest"
+)
 
 
 class Stated(Part):
@@ -73,9 +85,11 @@ class Stated(Part):
     )
     ids: IdTable = Field(default_factory=dict, description='a table of ids, such as field = "D3"')
     trigger: Trigger | None = Field(default=None, description="a table with `queue` and perhaps `per`")
-    expect: tuple[Expected, ...] = Field(
-        default=(),
-        description='a list of visits, or of tables of ids such as {visit = 85770111, filter = "r"}',
+    expect: tuple[Expected, ...] = Field(default=(), description=EXPECT)
+    focal_plane: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,40}$")] | None = Field(
+        default=None,
+        description="the name of another focal plane of the camera than its usual one",
+        examples=["spliced40"],
     )
     proof: Literal["reread", "stream"] = Field(
         default="reread", description='"reread" (read back from disk) or "stream" (hashed while written)'
@@ -96,12 +110,36 @@ class Stated(Part):
     )
     chop: Chop = Field(default_factory=Chop, description="a table with `crpix`")
 
+    @property
+    def expects(self) -> bool:
+        """Whether it says what should exist."""
+        return bool(self.expect)
+
 
 def _one_as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 WITH_ONE = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+
+
+WITH_A_REGISTRY = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "array",
+                "items": {
+                    "anyOf": [
+                        {"type": "integer", "minimum": 0},
+                        {"type": "object", "minProperties": 1},
+                        {"type": "string"},
+                    ]
+                },
+            },
+        ]
+    }
+)
 
 
 class Accept(Part):
@@ -121,18 +159,24 @@ class Document(Stated):
         description="the name of a list beside the manifest (sha256sum or md5sum format, or paths)",
     )
     accept: Accept | None = Field(default=None, description="a table with `except`")
+    expect: Annotated[tuple[Expecting, ...], BeforeValidator(_one_as_list), WITH_A_REGISTRY] = Field(
+        default=(), description=EXPECT
+    )
 
 
 class Manifest(Stated):
     """What should be where. Checked: every rule that needs no hosts holds; `problems` checks the others.
 
     `files` and `accept` are the lists as they were when the manifest was read, `exclusions` what `accept`
-    said.
+    said, `registry` the one that `expect` named. `notes` is what reading them found worth saying: it is no
+    part of the document.
     """
 
     files: FileList | None = None
     accept: tuple[FileList, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
+    registry: RegistryFile | None = None
+    notes: tuple[str, ...] = Field(default=(), exclude=True)
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -145,9 +189,32 @@ class Manifest(Stated):
         """Which files of the source are meant; with `files` the list says, and this has nothing to say."""
         return Pattern(self.source.path)
 
+    @property
+    def expects(self) -> bool:
+        return bool(self.expect) or self.registry is not None
+
+    @property
+    def visits(self) -> frozenset[str]:
+        """The visits that are expected, as text."""
+        listed = self.registry.ids["visit"] if self.registry else ()
+        return frozenset(map(str, (*listed, *(ids["visit"] for ids in self.expect if "visit" in ids))))
+
     def exclusion(self, path: str, ids: Mapping[str, int | str]) -> Exclusion | None:
-        """The first exclusion that names the file, None where it is waited for."""
-        return next((one for one in self.exclusions if one.excludes(path, ids)), None)
+        """The first exclusion that names the file, None where it is waited for. One that names the visit goes
+        before those that do not."""
+        if not self.exclusions:
+            return None
+        by_visit = self._by_visit
+        of_visit = by_visit.get(visit_key(ids["visit"]), ()) if "visit" in ids else ()
+        return next((one for one in (*of_visit, *by_visit[ANY_VISIT]) if one.excludes(path, ids)), None)
+
+    @cached_property
+    def _by_visit(self) -> dict[str, list[Exclusion]]:
+        """Exclusions by the visit that they name, so that long lists cost little; those that name none apart."""
+        found: dict[str, list[Exclusion]] = {ANY_VISIT: []}
+        for one in self.exclusions:
+            found.setdefault(visit_key(one.ids["visit"]) if "visit" in one.ids else ANY_VISIT, []).append(one)
+        return found
 
     def canonical(self) -> str:
         """The whole document, defaults included, as JSON with sorted keys. `from_canonical` reads it back."""
@@ -163,6 +230,7 @@ class Manifest(Stated):
         said = self.model_dump(mode="json")
         said["files"] = self.files and self.files.sha256
         said["accept"] = [one.sha256 for one in self.accept]
+        said["registry"] = self.registry and self.registry.sha256
         return "sha256:" + hashlib.sha256(_json(said).encode("ascii")).hexdigest()
 
 
@@ -235,8 +303,8 @@ def _queue_problems(manifest: Manifest, queues: Collection[str]) -> Iterator[Pro
 
 def _camera_problems(manifest: Manifest, folders: Sequence[Path]) -> Iterator[Problem]:
     if manifest.camera is None:
-        for number, one in enumerate(manifest.exclusions):
-            if one.ids:
+        for number, excluded in enumerate(manifest.exclusions):
+            if excluded.ids:
                 yield Problem(
                     f"accept.except, entry {number + 1}",
                     "excludes by ids, which only a camera knows; give `camera`, or a file name",
@@ -244,45 +312,16 @@ def _camera_problems(manifest: Manifest, folders: Sequence[Path]) -> Iterator[Pr
         return
     try:
         camera = load(manifest.camera, folders)
+    except CameraFileError as error:
+        for one in error.problems:
+            yield Problem(f"camera, {shown(error.where, 200)}{': ' if one.place else ''}{one.place}", one.text)
+        return
     except CameraError as error:
         yield Problem("camera", str(error))
         return
     if manifest.kind is Kind.CHOP and camera.chop_rule is None:
         yield Problem("camera", f"{camera.name} does not say how its files are cut; its file needs a table [chop]")
-    yield from _id_problems(manifest, camera)
-
-
-def _id_problems(manifest: Manifest, camera: Camera) -> Iterator[Problem]:
-    """Ids that the camera's files do not have: a trigger would never come, a list would exclude nothing."""
-    said: list[tuple[str, Iterator[str] | Collection[str]]] = [
-        ("ids", manifest.ids),
-        ("trigger.per", manifest.trigger.per if manifest.trigger else ()),
-        *((f"expect[{number}]", ids) for number, ids in enumerate(manifest.expect)),
-        *((f"accept.except, entry {number + 1}", one.ids) for number, one in enumerate(manifest.exclusions)),
-    ]
-    yield from _value_problems(manifest, camera)
-    for place, names in said:
-        for name in names:
-            if name not in camera.id_names:
-                yield Problem(
-                    place, f'{camera.name} has no id "{shown(name, 40)}"{nearest(name, camera.id_names)}; '
-                    f"its ids: {_names(camera.id_names)}",
-                )  # fmt: skip
-
-
-def _value_problems(manifest: Manifest, camera: Camera) -> Iterator[Problem]:
-    """Values that an id of the camera cannot have, such as text for a visit or a raft it lacks."""
-    tables = [("ids", manifest.ids), *((f"expect[{n}]", ids) for n, ids in enumerate(manifest.expect))]
-    for place, ids in tables:
-        for name, value in ids.items():
-            rule = camera.ids.get(name)
-            if rule and rule.own(value) is None:
-                yield Problem(f"{place}.{name}", f"found {found(value)}; expected {expectation(rule)}")
-    for number, ids in enumerate(manifest.expect):
-        try:
-            next(camera.expected(ids), None)
-        except CameraError as error:
-            yield Problem(f"expect[{number}]", str(error))
+    yield from id_problems(manifest, camera)
 
 
 def _names(names: Collection[str] | Iterator[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,9 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 
 from .errors import PathError, found, shown
@@ -89,6 +91,15 @@ def _visit_as_ids(value: object) -> object:
     return {"visit": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def registry_name(entry: object) -> str | None:
+    """The name, where an entry of `expect` names a registry."""
+    return entry if isinstance(entry, str) else None
+
+
+def _or_a_name(value: object, read: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, str) else read(value)
+
+
 def _plain(value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise ValueError(f"found {found(value)}; expected text without control characters or blanks around it")
@@ -112,6 +123,7 @@ Expected = Annotated[
     BeforeValidator(_visit_as_ids),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "object", "minProperties": 1}]}),
 ]
+Expecting = Annotated[Expected, WrapValidator(_or_a_name)]  # as it is written: a name of a registry too
 Plain = Annotated[str, AfterValidator(_plain)]
 
 
@@ -141,6 +153,13 @@ class FileList(Part):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class RegistryFile(FileList):
+    """A registry read beside a manifest: how many rows it has, and every value that each id has in them."""
+
+    rows: int
+    ids: dict[str, tuple[IdValue, ...]]
+
+
 class Exclusion(Part):
     """Files that are not waited for and not handed on: by ids, by name, or by both together; and why."""
 
@@ -162,6 +181,15 @@ def same_id(value: int | str, text: str) -> bool:
     if isinstance(value, int):
         return text.isascii() and text.isdigit() and int(text) == value
     return value == text or value.replace(",", "") == text.replace(",", "")
+
+
+ANY_VISIT = "*"
+
+
+def visit_key(value: int | str) -> str:
+    """The same for all ways to write a visit that `same_id` takes for one."""
+    text = str(value).replace(",", "")
+    return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
 @lru_cache(maxsize=4096)

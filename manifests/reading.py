@@ -8,17 +8,18 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from .errors import ManifestError, PathError, PatternError, Problem, shown
+from .errors import ManifestError, PathError, Problem, shown
+from .failure_lists import FailureList, read_failure_list
 from .manifest import Accept, Document, Manifest
-from .parts import Exclusion, FileList
+from .parts import Exclusion, FileList, RegistryFile, registry_name
 from .paths import check_path
-from .patterns import Pattern
+from .registry_files import MOST_BYTES as MOST_REGISTRY_BYTES
+from .registry_files import read_registry
 from .rules import rules
 from .wording import problems_of
 
@@ -27,7 +28,6 @@ __all__ = ["Exclusion", "ManifestError", "Problem", "read_exclusions", "read_man
 MOST_BYTES = 1 << 20  # of a manifest
 MOST_LIST_BYTES = 4 << 30  # of a list of files: some 20 million lines
 MOST_EXCLUSION_BYTES = 16 << 20
-MOST_SAID = 20  # problems of one list that are written out
 
 # Good values that stand in for bad ones, so that the rules between the other keys can still be tried.
 STAND_INS: dict[str, Any] = {
@@ -67,29 +67,38 @@ def read_text(text: str, where: str = "", folder: Path | None = None) -> Manifes
         raise ManifestError((Problem("", sentence),), where)
     written = _toml(text, where)
     document, wrong = _document(written)
-    files, exclusions, accept = None, tuple[Exclusion, ...](), tuple[FileList, ...]()
+    files, accept, said = None, tuple[FileList, ...](), FailureList((), ())
     if document.files is not None:
         files = _list(document.files, "files", folder, wrong)
     if document.accept is not None:
-        accept, exclusions = _exclusion_lists(document.accept, folder, wrong)
+        accept, said = _exclusion_lists(document.accept, folder, wrong)
+    registry = _registry(written.get("expect"), folder, wrong)
     if wrong:
         raise ManifestError(tuple(wrong), where)
-    stated = {name: getattr(document, name) for name in document.model_fields_set - {"files", "accept"}}
+    stated = {name: getattr(document, name) for name in document.model_fields_set - {"files", "accept", "expect"}}
+    expect = tuple(entry for entry in document.expect if registry_name(entry) is None)
     try:
-        return Manifest(**stated, files=files, accept=accept, exclusions=exclusions)
+        return Manifest(
+            **stated,
+            files=files,
+            accept=accept,
+            exclusions=said.exclusions,
+            expect=expect,
+            registry=registry,
+            notes=said.notes,
+        )
     except ValidationError as error:
         raise ManifestError(tuple(problems_of(error, Manifest)), where) from error
 
 
 def read_exclusions(path: str | os.PathLike[str], cap: int = MOST_EXCLUSION_BYTES) -> tuple[Exclusion, ...]:
-    """The exclusions in a list, one a line: `visit=85770111 raft=4,2  # reason`, or `*c05-a?.fits  # reason`.
+    """The exclusions in a list, in either of the notations of `failure_lists`.
 
-    Empty lines and lines of only a comment are passed over. Raises ManifestError, for a list over `cap`
-    bytes too.
+    Raises ManifestError, for a list over `cap` bytes too.
     """
     try:
         with _opened(Path(path), cap) as file:
-            return _exclusions(file.read(), str(path))
+            return read_failure_list(file.read(), str(path)).exclusions
     except (OSError, ValueError) as error:
         if isinstance(error, ManifestError):
             raise
@@ -160,22 +169,46 @@ def _list(name: str, place: str, folder: Path | None, wrong: list[Problem]) -> F
 
 def _exclusion_lists(
     accept: Accept, folder: Path | None, wrong: list[Problem]
-) -> tuple[tuple[FileList, ...], tuple[Exclusion, ...]]:
+) -> tuple[tuple[FileList, ...], FailureList]:
     """The lists, each read once, so that digest and exclusions are of the same content."""
     lists: list[FileList] = []
     exclusions: list[Exclusion] = []
+    notes: list[str] = []
     for name in accept.except_:
         try:
             path = _list_path(name, folder)
             with _opened(path, MOST_EXCLUSION_BYTES) as file:
                 content = file.read()
-            exclusions += _exclusions(content, name)
+            read = read_failure_list(content, name)
+            exclusions += read.exclusions
+            notes += read.notes
             lists.append(FileList(path=str(path), sha256=hashlib.sha256(content).hexdigest()))
         except ManifestError as error:
             wrong += [Problem(f"accept.except, {shown(name, 80)} {one.place}", one.text) for one in error.problems]
         except (OSError, ValueError) as error:
             wrong.append(Problem("accept.except", f'"{shown(name, 80)}": {_unreadable(error)}'))
-    return tuple(lists), tuple(exclusions)
+    return tuple(lists), FailureList(tuple(exclusions), tuple(notes))
+
+
+def _registry(expect: object, folder: Path | None, wrong: list[Problem]) -> RegistryFile | None:
+    """The registry that `expect` names, as it is written: also where another of its entries is bad."""
+    entries = expect if isinstance(expect, list) else [expect]
+    named = [(number, name) for number, entry in enumerate(entries) if (name := registry_name(entry)) is not None]
+    for number, name in named[1:]:
+        wrong.append(Problem(f"expect[{number}]", f'"{shown(name, 80)}" is a second registry; one is read'))
+    for number, name in named[:1]:
+        place = f"expect[{number}]" if isinstance(expect, list) else "expect"
+        try:
+            path = _list_path(name, folder)
+            with _opened(path, MOST_REGISTRY_BYTES) as file:
+                return read_registry(path, file)
+        except ManifestError as error:
+            at = f"{place}, {shown(name, 80)}"
+            wrong += [Problem(f"{at}: {one.place}" if one.place else at, one.text) for one in error.problems]
+        except (OSError, ValueError) as error:
+            number_meant = "; a visit is written without quotes" if name.isdecimal() else ""
+            wrong.append(Problem(place, f'"{shown(name, 80)}": {_unreadable(error)}{number_meant}'))
+    return None
 
 
 def _opened(path: Path, most: int) -> io.BufferedReader:
@@ -200,54 +233,3 @@ def _unreadable(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     return shown(str(error))
-
-
-def _exclusions(content: bytes, where: str) -> tuple[Exclusion, ...]:
-    exclusions: list[Exclusion] = []
-    wrong: list[Problem] = []
-    for number, line in enumerate(io.BytesIO(content), 1):
-        try:
-            exclusions += _exclusion(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            wrong.append(Problem(f"line {number}", "not UTF-8; save the file with that encoding"))
-        except ValueError as error:
-            wrong.append(Problem(f"line {number}", shown(str(error))))
-    if wrong:
-        raise ManifestError(tuple(_first(wrong)), where)
-    return tuple(exclusions)
-
-
-def _first(wrong: list[Problem]) -> Iterator[Problem]:
-    yield from wrong[:MOST_SAID]
-    if len(wrong) > MOST_SAID:
-        yield Problem("", f"and {len(wrong) - MOST_SAID} more lines like these")
-
-
-def _exclusion(line: str) -> Iterable[Exclusion]:
-    """None or one. A '#' begins the reason where the line begins or a blank stands before it."""
-    said, _, reason = re.sub(r"(^|\s)#", "\0", line.replace("\0", ""), count=1).partition("\0")
-    ids: dict[str, str] = {}
-    globs: list[str] = []
-    for word in said.split():
-        name, equals, value = word.partition("=")
-        if not equals or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            globs.append(word)
-        elif not value:
-            raise ValueError(f'"{shown(word, 60)}" gives no value; write it as visit=85770111')
-        elif name in ids:
-            raise ValueError(f"{name} is given twice; write a line for each")
-        else:
-            ids[name] = value
-    if len(globs) > 1:
-        raise ValueError(
-            f'found "{shown(said.strip(), 80)}"; expected ids such as visit=85770111 raft=4,2, '
-            "or one name such as *c05-a?.fits, and then # and the reason"
-        )
-    if not ids and not globs:
-        return []
-    try:
-        for glob in globs:
-            Pattern(glob)
-    except PatternError as error:
-        raise ValueError(str(error)) from error
-    return [Exclusion(ids=ids, glob=globs[0] if globs else None, reason=" ".join(reason.split()))]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .errors import PatternError, Problem, shown
-from .parts import Chop, Kind
+from .parts import Chop, Kind, registry_name
 from .patterns import Pattern, is_wild
 
 if TYPE_CHECKING:
@@ -77,17 +77,21 @@ def _chop_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
 def _camera_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     if stated.camera is not None:
         return
-    if stated.expect:
+    if stated.expects:
         yield Problem("expect", "only a camera knows which files a visit should have; give `camera`")
+    if stated.focal_plane:
+        yield Problem("focal_plane", "only a camera has focal planes; give `camera`, or leave it out")
     if stated.trigger and stated.trigger.per:
         yield Problem("trigger.per", "only a camera knows the ids of files; give `camera`, or leave `per` out")
 
 
 def _expect_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
-    if stated.expect and listed:
+    if stated.expects and listed:
         yield Problem("expect", "`files` already lists what should exist; give one of `files` and `expect`")
     seen: set[frozenset[tuple[str, int | str]]] = set()
     for number, ids in enumerate(stated.expect):
+        if registry_name(ids) is not None:
+            continue
         key = frozenset(ids.items())
         if not ids:
             yield Problem(f"expect[{number}]", "found an empty table; expected ids such as {visit = 85770111}")
@@ -108,7 +112,7 @@ RULES: tuple[Rule, ...] = (
     (frozenset({"destination"}), _destination_rule),
     (frozenset({"source", "destination", "kind", "files"}), _apart_rule),
     (frozenset({"kind", "camera", "chop"}), _chop_rule),
-    (frozenset({"camera", "expect", "trigger"}), _camera_rule),
+    (frozenset({"camera", "expect", "trigger", "focal_plane"}), _camera_rule),
     (frozenset({"expect", "files"}), _expect_rule),
     (frozenset({"trigger"}), _per_rule),
 )

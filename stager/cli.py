@@ -76,7 +76,7 @@ def _sentence(error: Exception) -> str | None:
         ("transfers.errors", ("TransferError",)),
         ("stager.database", ("DatabaseError",)),
         ("stager.intents", ("UnknownName",)),
-        ("stager.queues.table", ("QueueError",)),
+        ("stager.queues.errors", ("QueueError",)),
         ("sqlalchemy.exc", ("OperationalError",)),
         ("sqlite3", ("DatabaseError",)),  # of `status`, which asks the driver itself
         ("psycopg", ("OperationalError",)),

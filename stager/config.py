@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ KeyFile = Annotated[str, Field(pattern=r"^(~?/[^\x00-\x1f\x7f]+)$", max_length=1
 HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PYTHON = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]{0,254}")  # a word that no shell takes for anything else
+DATASET_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # a type of datasets, or the name of an id
 MOST_STREAMS = 32
 LOCAL_STREAMS = (2, 2)  # of a route between two disks of this machine, where the configuration names none
 SSH_STREAMS = (1, 8)  # and of one with an end over SSH, where they adapt
@@ -48,6 +49,28 @@ def _streams(given: object) -> object:
     if len(numbers) != 2 or len(whole) != 2 or whole[0] > whole[1]:
         raise ValueError(f"found {found(given)}; expected {STREAMS_EXPECTED}")
     return tuple(whole)
+
+
+def _told_ids(given: object) -> object:
+    """The ids that datasets are told by: their names here, each with its name there."""
+    told = dict(zip(given, given, strict=True)) if _is_list_of_text(given) else given
+    pairs = list(told.items()) if isinstance(told, dict) else []
+    plain = all(isinstance(word, str) and DATASET_WORD.fullmatch(word) for pair in pairs for word in pair)
+    if not pairs or not plain or len({there for _, there in pairs}) < len(given):  # type: ignore[arg-type]  # sized
+        raise ValueError(f"found {found(given)}; expected {TOLD_IDS_EXPECTED}")
+    return told
+
+
+def _is_list_of_text(given: object) -> TypeGuard[list[str]]:
+    return isinstance(given, list | tuple) and all(isinstance(one, str) for one in given)
+
+
+TOLD_IDS_EXPECTED = (
+    'the ids of a dataset in their order, ["visit", "filter", "ccd", "amp"], or with other names for them: '
+    '{ visit = "visit", sensor = "ccd" }; left out: all that the path of a file has'
+)
+ToldIds = Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, str], Field(min_length=1)]
+QUEUE_KINDS = '"table", "joboffice" or "lists"'
 
 
 STREAMS_EXPECTED = f"a number of streams such as 4 (1 to {MOST_STREAMS}), or the least and the most of them: [1, 8]"
@@ -175,11 +198,50 @@ class Route(Part):
     )
 
 
-class Queue(Part):
-    """Where triggers wait."""
+class TableQueue(Part):
+    """Triggers wait in the database until a pipeline claims them."""
 
-    kind: Literal["table"] = Field(description='"table"')
+    kind: Literal["table"] = Field(description=QUEUE_KINDS)
     lease_s: Seconds = Field(default=3600.0, description="seconds after which a claimed trigger may be claimed again")
+
+
+class FolderQueue(Part):
+    """Triggers become files in a folder of this machine, which the pipeline takes from there."""
+
+    folder: str = Field(
+        description='an absolute path on this machine, such as "/work/joboffices_1/PT1Pipe-joboffice"',
+        pattern=r"^/[^\x00-\x1f\x7f]+$",
+        max_length=1024,
+    )
+    type: str | None = Field(
+        default=None,
+        description='a type of datasets, such as "raw"; left out: the name of the layout that each file has',
+        pattern=f"^({DATASET_WORD.pattern})$",
+    )
+    datasets: Literal["files", "group"] = Field(
+        default="files", description='"files" (a dataset for each file of a group) or "group" (one for the group)'
+    )
+    ids: Annotated[dict[str, str], BeforeValidator(_told_ids, json_schema_input_type=ToldIds)] | None = Field(
+        default=None, description=TOLD_IDS_EXPECTED
+    )
+
+
+class JobOfficeQueue(FolderQueue):
+    """The folders of a job office of DC3b: each dataset is a file in its `dataAvailable`."""
+
+    kind: Literal["joboffice"] = Field(description=QUEUE_KINDS)
+
+
+class ListQueue(FolderQueue):
+    """A list of datasets for each trigger, as announceDataset.py reads it."""
+
+    kind: Literal["lists"] = Field(description=QUEUE_KINDS)
+    flush: StrictInt = Field(
+        default=0, ge=0, le=1000, description="datasets of zeros that end a list and flush pipelines (0 to 1000)"
+    )
+
+
+Queue = Annotated[TableQueue | JobOfficeQueue | ListQueue, Field(discriminator="kind")]
 
 
 class Config(Part):

@@ -42,12 +42,13 @@ from stager import (
     watching,
     workers,
 )
+from stager.batches import Batch, Progress
 from stager.config import Config
 from stager.database import Database
 from stager.guarding import Guard
 from stager.opening import Hosts, Kept
 from stager.submitting import submit
-from stager.working import Batch, Progress, Unexpected, carry_out
+from stager.working import Unexpected, carry_out
 from transfers.agent import more_descriptors
 from transfers.errors import TransferError, Transient
 from transfers.hosts import Host
@@ -64,6 +65,7 @@ ONCE_TICK_S = 0.2  # the same with `--once`, whose end somebody waits for
 ONCE_PATIENCE_S = 5.0  # with `--once`: how long a retry that is due soon, or a host in trouble, is waited for
 ONCE_LOOK_S = 1.0  # with `--once`: between two looks at a host in trouble
 TELL_S = 3.0  # between two words on what a busy route does
+REST_S = 10.0  # between two tries to put a trigger on a queue that could not take it
 JOBS = 64  # jobs at the same time: more than there are routes
 
 
@@ -314,9 +316,13 @@ class Daemon:
             self._begin("sweep", self._sweep)
         if any(traffic.busy for traffic in list(self._traffic.values())) and self._tells.due(now):
             self._begin("tell", self._tell_busy)
-        if publishing.pending(self.database):
-            begun += self._begin("publish", self._publish)
+        for lane in self._lanes():
+            begun += self._begin(("publish", *lane), partial(self._publish, lane))
         return begun
+
+    def _lanes(self) -> list[publishing.Lane]:
+        """Where triggers wait that this worker can put on their queues."""
+        return [lane for lane in publishing.lanes(self.database, self.config) if self._serves(lane.host)]
 
     def _begin_batches(self) -> int:
         """Give every route that has work and is free a batch, the manifests of one priority in turn."""
@@ -460,15 +466,15 @@ class Daemon:
         for path in sweeping.sweep_scratch(self.config.scratch):
             log.info("removed a focal plane that was unpacked and left", file=str(path))
 
-    def _publish(self) -> None:
-        published, errors = publishing.publish_all(self.database, self.hosts)
+    def _publish(self, lane: publishing.Lane) -> None:
+        published, errors = publishing.publish_all(self.database, self.hosts, lane)
         if published:
-            log.info("triggers are ready", count=published)
+            log.info("triggers are on their queue", queue=lane.queue, host=lane.host, count=published)
         for error in errors:
-            log.warning("an inventory could not be written", **error.as_dict())
+            log.warning("a trigger could not be put on its queue", queue=lane.queue, **error.as_dict())
             self._guard.trip_if_of_host(error)
         if errors:
-            self._rested["publish"] = time.monotonic() + 10.0
+            self._rested["publish", *lane] = time.monotonic() + REST_S
 
     def _submit_spooled(self, refused_too: bool) -> None:
         assert self.config.spool is not None
@@ -541,9 +547,9 @@ class Daemon:
         """Whether nothing is left that can be done now."""
         if self._jobs or self._spool_hinted or self._spool_unfinished:
             return False
-        resting = any(until > time.monotonic() for until in self._rested.values())
-        if publishing.pending(self.database):
-            return resting
+        now = time.monotonic()
+        if any(self._rested.get(("publish", *lane), 0.0) <= now for lane in self._lanes()):
+            return False
         if any(seconds <= ONCE_PATIENCE_S for _, seconds in self._due()):
             return False
         return not (self._guard.troubled and self._guard.is_patient(self._waited_for(), ONCE_PATIENCE_S))
@@ -585,6 +591,6 @@ def standing(database: Database, only: Collection[str] | None = None) -> int:
     troubled = {host.host for host in found.hosts if host.kind}
     if any(row.state not in ("complete", "paused") and troubled & set(row.hosts) for row in rows):
         return 1
-    if only is None and any(host.kind and host.triggers for host in found.hosts):
+    if only is None and (found.queues or any(host.kind and host.triggers for host in found.hosts)):
         return 1
     return 0 if all(row.state == "complete" for row in rows) else 3

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stager.durations import duration
-from stager.status import HostRow, RouteRow, Row, Snapshot
+from stager.status import MOST_COUNTED, HostRow, QueueRow, RouteRow, Row, Snapshot
 
 if TYPE_CHECKING:
     from stager.showing import ShownHost
@@ -153,6 +153,9 @@ def remarks(snapshot: Snapshot) -> list[Text]:
         if counts or error:
             said = ", ".join(counts) + (": " if counts and error else "") + (error or "")
             lines.append(cell(f"{row.manifest} ({row.kind}): {said}"))
+        if row.findings:
+            lines.append(cell(f"{row.manifest} ({row.kind}): {findings(row)}; `stager registry check` tells them"))
+    lines += [cell(queue(one), "red") for one in snapshot.queues]
     lines += [cell(f"refused {one['file']}: {one['problem']}", "red") for one in snapshot.refused]
     if any(row.percent_of == "files" for row in snapshot.datasets):
         lines.append(
@@ -163,6 +166,20 @@ def remarks(snapshot: Snapshot) -> list[Text]:
             )
         )
     return lines
+
+
+def findings(row: Row) -> str:
+    """How many things were found in the files of a manifest: `2 failures and 32 warnings`."""
+    words = {"fail": "failure", "warn": "warning"}
+    counts = [(row.findings[severity], word) for severity, word in words.items() if row.findings.get(severity)]
+    more = "at least " if sum(row.findings.values()) >= MOST_COUNTED else ""
+    return more + " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts) + " in headers"
+
+
+def queue(row: QueueRow) -> str:
+    """`queue isr: 36 triggers wait: /work/jo: Permission denied (deliver) - ...`."""
+    waiting = f"{row.triggers} triggers wait" if row.triggers > 1 else "1 trigger waits"
+    return f"queue {row.queue}: {waiting}: {row.problem}"
 
 
 def trouble(host: HostRow) -> str:

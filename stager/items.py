@@ -15,8 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager import copies, registry, triggers
+from manifests.findings import Finding
+from stager import copies, findings, makings, registry, triggers
 from stager.database import Database, again
+from stager.makings import Making
 from stager.models import Attempt, Item, ItemState
 from stager.retrying import Decision
 from transfers.errors import TransferError
@@ -62,7 +64,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What carrying out an item came to: receipts and images when it is proven, else an error and a decision."""
+    """What carrying out an item came to: receipts and images when it is proven, else an error and a decision.
+
+    `findings` is what a look into its file found, None where none was taken; `making` how a focal plane was cut.
+    """
 
     item: Claimed
     seconds: float
@@ -70,6 +75,8 @@ class Finished:
     images: Sequence[dict[str, Any]] = ()
     error: TransferError | None = None
     decision: Decision | None = None
+    findings: Sequence[Finding] | None = None
+    making: Making | None = None
 
 
 @dataclass(slots=True)
@@ -186,7 +193,14 @@ def finish(database: Database, worker: str, finished: Sequence[Finished], *, fol
         written.done = len(proven)
         written.lost = [one.item.id for one in finished if one.item.id not in kept]
         _add_attempts(database, connection, worker, finished, written.lost)
-        destination = _destination_host(connection, finished[0].item.manifest_id) if proven else ""
+        source, destination = _hosts(connection, finished[0].item.manifest_id)
+        looked = {
+            one.item.id: (source, one.item.source, one.findings)
+            for one in finished
+            if one.item.id in kept and one.findings is not None
+        }
+        findings.replace(database, connection, finished[0].item.manifest_id, looked)
+        makings.add(database, connection, {one.item.id: one.making for one in proven if one.making is not None})
         copies.add(database, connection, destination, list(_receipts(proven)))
         registry.add(database, connection, [image for one in proven for image in one.images])
         if proven and _any_lost(connection):
@@ -303,9 +317,11 @@ def _receipts(proven: Sequence[Finished]) -> Iterator[tuple[Receipt, int | None]
             yield receipt, one.item.id if receipt.path != one.item.destination else None
 
 
-def _destination_host(connection: Connection, manifest_id: int) -> str:
-    query = sa.text("SELECT destination_host FROM manifests WHERE id = :id")
-    return str(connection.execute(query, {"id": manifest_id}).scalar_one())
+def _hosts(connection: Connection, manifest_id: int) -> tuple[str, str]:
+    """The names of a manifest's source and destination."""
+    query = sa.text("SELECT source_host, destination_host FROM manifests WHERE id = :id")
+    row = connection.execute(query, {"id": manifest_id}).one()
+    return row.source_host, row.destination_host
 
 
 _OF_COPIES = """

@@ -47,6 +47,7 @@ class TriggerState(StrEnum):
     CLAIMED = "claimed"  # leased to a pipeline until `claimed_until`
     ACKED = "acked"  # a pipeline took it over
     FAILED = "failed"  # a pipeline gave it back as failed; `replay` makes it ready again
+    DELIVERED = "delivered"  # its datasets are in the queue's folder, for the pipeline to take from there
 
 
 class PathText(TypeDecorator[str]):
@@ -333,6 +334,7 @@ class Trigger(SQLModel, table=True):
     host: str
     data: str  # JSON: the CloudEvent's data but for the inventory
     inventory: str | None = Field(default=None, sa_column=Column(PathText, nullable=True))
+    content: str | None = None  # sha256 of the inventory: what the group held
     state: str
     created_at: float | None = _time()
     ready_at: float | None = _time()
@@ -359,8 +361,49 @@ class Image(SQLModel, table=True):
     mjd: float | None = Field(default=None, sa_column=Column(Float))
     scale: str | None = None  # of mjd: utc or tai
     exptime: float | None = Field(default=None, sa_column=Column(Float))
-    problem: str | None = None  # what is wrong with its times or ids
     registered_at: float | None = _time()
+
+
+class Finding(SQLModel, table=True):
+    """One thing that a look into an item's file found worth saying."""
+
+    __tablename__ = "findings"
+    __table_args__ = (
+        Index(
+            "ix_findings_serious",
+            "manifest_id",
+            "severity",
+            sqlite_where=text("severity <> 'note'"),
+            postgresql_where=text("severity <> 'note'"),
+        ),
+    )
+    id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
+    item_id: int = Field(sa_column=Column(BIG, ForeignKey("items.id"), nullable=False, index=True))
+    manifest_id: int = Field(sa_column=Column(BIG, nullable=False))
+    host: str  # where the file lay that was looked into
+    path: str = Field(sa_column=Column(PathText, nullable=False))
+    code: str
+    severity: str  # note, warn, fail
+    hdus: str  # JSON: the HDUs it is about, 0 the primary; [] for the file
+    text: str
+    found_at: float | None = _time()
+
+
+class Making(SQLModel, table=True):
+    """How the pieces of a focal plane were made, so that they can be made again, or told apart from better ones."""
+
+    __tablename__ = "makings"
+    item_id: int = Field(sa_column=Column(BIG, ForeignKey("items.id"), primary_key=True, autoincrement=False))
+    host: str  # of the focal plane
+    path: str = Field(sa_column=Column(PathText, nullable=False))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    digest: str  # of the focal plane as it was cut, "algorithm:hex"
+    camera: str
+    camera_digest: str  # of the camera's file, which has the rule
+    readout: str  # of the camera's readouts, the one it was
+    crpix: str  # the manifest's word for the shift: exact or historic
+    shift: int  # what was added to CRPIX1 of amplifiers after the first; 0 for none
+    made_at: float | None = _time()
 
 
 class Spooled(SQLModel, table=True):

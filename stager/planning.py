@@ -32,6 +32,7 @@ class Planned(NamedTuple):
     state: str = ItemState.WAITING
     missing: bool = False
     reason: str | None = None
+    plane: Ids | None = None  # of a file that a focal plane is cut into: the ids of the focal plane
 
 
 def plan_files(manifest: Manifest, infos: Iterable[FileInfo], camera: Camera | None) -> Iterator[Planned]:
@@ -68,15 +69,47 @@ def plan_listed(
 def plan_focal_planes(manifest: Manifest, looks: Iterable[Look], camera: Camera) -> Iterator[Planned]:
     """An item for every focal plane to chop; one whose headers cannot be used is held, with the reason."""
     for seen in looks:
-        info = seen.info
-        planned = Planned(info.path, None, info.size, info.mtime_ns, None, seen.files, None, seen.ids)
-        excluded = manifest.exclusion(info.path, seen.ids)
+        yield from plan_focal_plane(manifest, seen, camera)
+
+
+def plan_focal_plane(manifest: Manifest, seen: Look, camera: Camera) -> list[Planned]:
+    """The item of a focal plane, and after it one for each of its files that is left out: an excluded CCD is not
+    made, and counted and named as what is excluded."""
+    info = seen.info
+    planned = Planned(info.path, None, info.size, info.mtime_ns, None, seen.files, None, seen.ids)
+    excluded = manifest.exclusion(info.path, seen.ids)
+    if excluded:
+        return [planned._replace(state=ItemState.EXCLUDED, reason=excluded.reason)]
+    if seen.problem:
+        return [planned._replace(state=ItemState.HELD, reason=seen.problem)]
+    pieces = left_out(manifest, camera, info.path, seen.ids, seen.files)
+    if len(pieces) == seen.files:
+        return [planned._replace(state=ItemState.EXCLUDED, reason=pieces[0].reason)]
+    folder = folder_of(camera, manifest, seen.ids)
+    return [planned._replace(destination=folder, files=seen.files - len(pieces)), *pieces]
+
+
+def left_out(manifest: Manifest, camera: Camera, source: str, ids: Ids, files: int) -> list[Planned]:
+    """The files of a focal plane, which has so many, that are excluded: by their ids, or by their own names."""
+    if not manifest.exclusions:
+        return []
+    found = []
+    for piece in _pieces(manifest, camera, ids, files):
+        path = posixpath.join(manifest.destination.path, camera.destination(piece, UNKNOWN))
+        excluded = manifest.exclusion(path, piece)
         if excluded:
-            yield planned._replace(state=ItemState.EXCLUDED, reason=excluded.reason)
-        elif seen.problem:
-            yield planned._replace(state=ItemState.HELD, reason=seen.problem)
-        else:
-            yield planned._replace(destination=folder_of(camera, manifest, seen.ids))
+            found.append(Planned(source, path, ids=piece, state=ItemState.EXCLUDED, reason=excluded.reason, plane=ids))
+    return found
+
+
+def _pieces(manifest: Manifest, camera: Camera, ids: Ids, files: int) -> list[Ids]:
+    """The ids of all files of a focal plane, by the first of the camera's focal planes that has so many; none where
+    none has."""
+    layout = str(ids.get("obstype", camera.raw_layout.name))
+    for name in dict.fromkeys((manifest.focal_plane, None, *camera.focal_planes)):
+        if camera.focal_plane(name).layout == camera.raw_layout.name and camera.whole(layout, name) == files:
+            return list(camera.expected(ids, name, layout))
+    return []
 
 
 def _accepted(manifest: Manifest, planned: Planned, camera: Camera | None) -> Planned:
@@ -89,97 +122,15 @@ def _accepted(manifest: Manifest, planned: Planned, camera: Camera | None) -> Pl
     return planned._replace(ids=ids)
 
 
-class Expectation:
-    """What the manifest's expected visits should have, ticked off while the found files are planned.
-
-    Its size is that of the expectation, not of the listing.
-    """
-
-    def __init__(self, manifest: Manifest, camera: Camera) -> None:
-        self.manifest = manifest
-        self.camera = camera
-        self.chop = manifest.kind == "chop"
-        self._open: dict[tuple[Any, ...], Ids] = {}
-        self._known: dict[Any, Ids] = {}  # what files of a visit say of it: filter, field
-        for visit in manifest.expect:
-            for ids in self._members(visit):
-                self._open[self._key(ids)] = ids
-        self._base: str | None = None
-
-    def _members(self, visit: Ids) -> Iterator[Ids]:
-        ids = {**self.manifest.ids, **visit}
-        return iter([ids]) if self.chop else self.camera.expected(ids)
-
-    def _key(self, ids: Ids) -> tuple[Any, ...]:
-        names = () if self.chop else tuple(self.camera.sets)
-        return tuple(str(ids.get(name)) for name in ("visit", *names))
-
-    def tick(self, planned: Iterable[Planned]) -> Iterator[Planned]:
-        """Pass found items on, and take them off the list of what is expected."""
-        for one in planned:
-            if one.ids and "visit" in one.ids:
-                self._open.pop(self._key(one.ids), None)
-                self._known.setdefault(str(one.ids["visit"]), one.ids)
-                if self._base is None and not self.chop:
-                    self._base = self.camera.raw_layout.base(one.source)
-            yield one
-
-    def missing(self) -> Iterator[Planned]:
-        """An item for every file that should exist and was not found."""
-        for ids in self._open.values():
-            yield self._item(self._with_known(ids))
-
-    def _with_known(self, ids: Ids) -> Ids:
-        """Filter and field of a visit, from its files that are there."""
-        of_visit = self._known.get(str(ids["visit"]), {})
-        per_file = set(self.camera.sets)
-        return {**{name: value for name, value in of_visit.items() if name not in per_file}, **ids}
-
-    def _item(self, ids: Ids) -> Planned:
-        if self.chop:
-            return self._focal_plane(ids)
-        path = self.camera.raw_layout.path(ids, UNKNOWN)
-        source = posixpath.join(self._base if self._base is not None else self._guessed_base(path), path)
-        pattern = self.manifest.pattern
-        inside = not pattern.fixed or source.startswith(pattern.fixed + "/")
-        relative = pattern.relative(source) if inside else path
-        destination = posixpath.join(self.manifest.destination.path, relative)
-        planned = Planned(source, destination, ids=ids, missing=True, reason="missing at the source")
-        excluded = self.manifest.exclusion(source, ids)
-        if excluded:
-            return planned._replace(state=ItemState.EXCLUDED, missing=False, reason=excluded.reason)
-        return planned
-
-    def _guessed_base(self, path: str) -> str:
-        """The folder above the layout when no file of it was found: the longest that the pattern allows."""
-        names = self.manifest.pattern.fixed.split("/") if self.manifest.pattern.fixed else []
-        concrete = path.replace(UNKNOWN, "0")
-        for count in range(len(names), -1, -1):
-            base = "/".join(names[:count])
-            if self.manifest.pattern.matches(posixpath.join(base, concrete)):
-                return base
-        return "/".join(names)
-
-    def _focal_plane(self, ids: Ids) -> Planned:
-        assert self.camera.input is not None  # a camera that chops has one
-        name = self.camera.input.path(ids, UNKNOWN) + UNKNOWN
-        source = posixpath.join(self.manifest.pattern.fixed, name)
-        files = sum(1 for _ in self.camera.expected(ids))
-        planned = Planned(source, None, files=files, ids=ids, missing=True, reason="missing at the source")
-        excluded = self.manifest.exclusion(source, ids)
-        if excluded:
-            return planned._replace(state=ItemState.EXCLUDED, missing=False, reason=excluded.reason)
-        return planned
-
-
 def group_of(per: tuple[str, ...], planned: Planned, *, chop: bool) -> dict[str, Any] | None:
     """The ids of the group that an item belongs to; None when it is in none, for want of such ids.
 
-    A focal plane to chop has no `ccd`: its group is coarser, and its trigger is divided when the group is whole.
+    A focal plane to chop has no `ccd`: its group is coarser, and its trigger is divided when the group is whole. A
+    file of one that is left out is in the group of its focal plane.
     """
     if not per:
         return {}
-    ids = planned.ids or {}
+    ids = planned.ids or {} if planned.plane is None else planned.plane
     found = {name: ids[name] for name in per if name in ids}
     return found if len(found) == len(per) or (chop and found) else None
 
@@ -193,7 +144,7 @@ def check_ids(camera: Camera, manifest: Manifest) -> str | None:
     """A sentence where the manifest expects what the camera cannot have; None when all is well."""
     try:
         for visit in manifest.expect:
-            next(camera.expected({**manifest.ids, **visit}), None)
+            next(camera.expected({**manifest.ids, **visit}, manifest.focal_plane), None)
     except CameraError as error:
         return str(error)
     return None

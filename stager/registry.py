@@ -1,4 +1,4 @@
-"""What landed, by its header: the images of a dataset, and how complete its visits are."""
+"""The registry: every image of a camera's layouts that landed, with its ids, and its time by its header."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manifests.cameras import Camera
-from manifests.errors import CameraError
-from manifests.manifest import Manifest
 from stager.database import Database
 from stager.models import Image
 
@@ -20,7 +18,7 @@ table = Image.__table__  # type: ignore[attr-defined]  # SQLModel gives its tabl
 
 def image(
     camera: Camera,
-    manifest: Manifest,
+    dataset: str,
     host: str,
     path: str,
     cards: Mapping[str, Any],
@@ -28,24 +26,18 @@ def image(
 ) -> dict[str, Any] | None:
     """The registry's entry for an image that lands at `host:path`; None for a file that is no image of a layout.
 
-    Its ids are those of its path; where the header says other ones, or has no good time, `problem` says so:
-    such an image is registered all the same, and reported.
+    Its ids are those of its path, and then those given. Its time is as the header says; a bad one is no reason to
+    leave the image out, and is told of in `findings`.
     """
     found = camera.identify(path)
     if found is None:
         return None
     layout, of_path = found
-    said, wrong = _said(camera, manifest, cards)
-    wrong += [
-        f"{name} is {said[name]} by the header and {value} by the path"
-        for name, value in of_path.items()
-        if name in said and str(said[name]) != str(value)
-    ]
     times = camera.times(cards)
     every = {**(ids or {}), **of_path}
     visit = every.get("visit")
     return {
-        "dataset": manifest.dataset,
+        "dataset": dataset,
         "host": host,
         "path": path,
         "camera": camera.name,
@@ -55,7 +47,6 @@ def image(
         "mjd": times.mjd,
         "scale": times.scale,
         "exptime": times.exptime,
-        "problem": "; ".join([*wrong, *times.problems]) or None,
     }
 
 
@@ -64,21 +55,10 @@ def add(database: Database, connection: Connection, images: Sequence[dict[str, A
     if not images:
         return
     statement = sa.text(f"""
-        INSERT INTO images
-            (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, problem, registered_at)
-        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, :problem,
-                {database.now})
+        INSERT INTO images (dataset, host, path, camera, layout, visit, ids, mjd, scale, exptime, registered_at)
+        VALUES (:dataset, :host, :path, :camera, :layout, :visit, :ids, :mjd, :scale, :exptime, {database.now})
         ON CONFLICT (host, path) DO UPDATE SET
             dataset = excluded.dataset, camera = excluded.camera, layout = excluded.layout, visit = excluded.visit,
             ids = excluded.ids, mjd = excluded.mjd, scale = excluded.scale, exptime = excluded.exptime,
-            problem = excluded.problem, registered_at = excluded.registered_at""").bindparams(
-        sa.bindparam("path", type_=table.c.path.type)
-    )
+            registered_at = excluded.registered_at""").bindparams(sa.bindparam("path", type_=table.c.path.type))
     connection.execute(statement, images)
-
-
-def _said(camera: Camera, manifest: Manifest, cards: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    try:
-        return dict(camera.header_ids(cards, manifest.ids)), []
-    except CameraError as error:
-        return {}, [str(error)]

@@ -107,23 +107,37 @@ def _delete(connection: Connection, manifest_id: int) -> None:
         connection.execute(sa.text(statement), {"id": manifest_id})
 
 
-def differs(database: Database, new: int, old: int) -> bool:
+# The source was proven with other bytes since: made again by a chop, it has the size and time it had before.
+_PROVEN_OTHERWISE = """EXISTS (
+    SELECT 1 FROM manifests m JOIN copies s ON s.host = m.source_host AND s.path = o.source
+    JOIN copies d ON d.host = m.destination_host AND d.path = o.destination
+    WHERE m.id = o.manifest_id AND m.kind <> 'chop' AND s.digest <> d.digest)"""
+# A focal plane that was cut by another rule of its camera than the one of now.
+_MADE_OTHERWISE = "EXISTS (SELECT 1 FROM makings k WHERE k.item_id = o.id AND k.camera_digest <> :rule)"
+
+
+def differs(database: Database, new: int, old: int, rule: str = "") -> bool:
     """Whether the new plan has anything that the old does not: a file more, or one that changed since it was
-    proven. Files that are gone from the source are no difference: what is proven stays proven."""
+    proven, or that its camera would cut otherwise now (`rule`: the digest of how it cuts). Files that are gone from
+    the source are no difference: what is proven stays proven."""
     query = sa.text(f"""
-        SELECT EXISTS (SELECT 1 FROM items n WHERE n.manifest_id = :new AND NOT n.missing
+        SELECT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.state = 'done'
+                       AND ({_MADE_OTHERWISE} OR {_PROVEN_OTHERWISE}))
+            OR EXISTS (SELECT 1 FROM items n WHERE n.manifest_id = :new AND NOT n.missing
           AND NOT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND (
                 (o.destination = n.destination AND (o.state <> 'done' OR ({_SAME})))
                 OR (n.destination IS NULL AND o.source = n.source AND o.size = n.size AND o.mtime_ns = n.mtime_ns)
                 OR (o.missing AND o.ids = n.ids))))""")
     with database.read() as connection:
-        return bool(connection.execute(query, {"new": new, "old": old}).scalar())
+        return bool(connection.execute(query, {"new": new, "old": old, "rule": rule}).scalar())
 
 
 @again
-def activate(database: Database, manifest: Manifest, manifest_id: int, note: str, folders: Sequence[Path] = ()) -> int:
+def activate(
+    database: Database, manifest: Manifest, manifest_id: int, note: str, folders: Sequence[Path] = (), rule: str = ""
+) -> int:
     """Make a planned revision the one that is carried out; returns how many items were carried over as proven.
-    `folders` are where cameras of one's own lie."""
+    `folders` are where cameras of one's own lie, `rule` is the digest of how the camera cuts."""
     with database.write() as connection:
         row = connection.execute(
             sa.text("""SELECT id, document FROM manifests WHERE name = :name AND id <> :id AND intent <> 'planning'
@@ -133,7 +147,7 @@ def activate(database: Database, manifest: Manifest, manifest_id: int, note: str
         carried = 0
         old = None if row is None else Manifest.from_canonical(row.document)
         if row is not None and old is not None and _same_work(manifest, old):
-            carried = _carry(connection, manifest_id, row.id)
+            carried = _carry(connection, manifest_id, row.id, rule)
         told = old is not None and (old.dataset, old.trigger) == (manifest.dataset, manifest.trigger)
         connection.execute(
             sa.text("UPDATE manifests SET intent = 'superseded' WHERE name = :name AND id <> :id"),
@@ -163,8 +177,8 @@ def _same_work(new: Manifest, old: Manifest) -> bool:
     return ends and made
 
 
-def _carry(connection: Connection, new: int, old: int) -> int:
-    values = {"new": new, "old": old}
+def _carry(connection: Connection, new: int, old: int, rule: str) -> int:
+    values = {"new": new, "old": old, "rule": rule}
     carried = connection.execute(
         sa.text(f"""
         UPDATE items SET state = 'done', reason = NULL,
@@ -173,7 +187,8 @@ def _carry(connection: Connection, new: int, old: int) -> int:
                bytes = (SELECT o.bytes FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination)
         WHERE manifest_id = :new AND state = 'waiting' AND NOT missing AND EXISTS (
             SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination
-            AND o.state = 'done' AND {_SAME.replace("n.", "items.")})"""),
+            AND o.state = 'done' AND {_SAME.replace("n.", "items.")}
+            AND NOT {_MADE_OTHERWISE} AND NOT {_PROVEN_OTHERWISE})"""),
         values,
     ).rowcount
     connection.execute(
@@ -184,6 +199,16 @@ def _carry(connection: Connection, new: int, old: int) -> int:
                            WHERE n.manifest_id = :new AND n.carried_from IS NOT NULL)"""),
         {"new": new},
     )
+    for table in ("findings", "makings"):  # what is known of the file goes on to the item that stands for it now
+        of_manifest = ", manifest_id = :new" if table == "findings" else ""
+        connection.execute(
+            sa.text(f"""
+        UPDATE {table} SET item_id = (SELECT n.id FROM items n
+                                      WHERE n.carried_from = {table}.item_id AND n.manifest_id = :new){of_manifest}
+        WHERE item_id IN (SELECT n.carried_from FROM items n
+                          WHERE n.manifest_id = :new AND n.carried_from IS NOT NULL)"""),
+            {"new": new},
+        )
     return carried
 
 

@@ -1,7 +1,7 @@
 """Sample exposures in the true structure of their archives, for `stager demo` and for tests.
 
-A spliced CFHT MegaPrime focal plane and an ImSim visit, with the keywords of the real ones in their order,
-and pixels that say where they came from, so that a chop can be proven pixel by pixel.
+A CFHT MegaPrime focal plane, spliced or as it was read out, and an ImSim visit, with the keywords of the real
+ones in their order, and pixels that say where they came from, so that a chop can be proven pixel by pixel.
 """
 
 from __future__ import annotations
@@ -95,6 +95,14 @@ def focal_plane_pixels(ccd: int, rows: int) -> Pixels:
     return pixels
 
 
+def amplifier_pixels(ccd: int, amplifier: int, rows: int) -> Pixels:
+    """The same pixels of one amplifier as it reads them: from its own side of the CCD on, the overscan last."""
+    pixels = focal_plane_pixels(ccd, rows)
+    if amplifier == 0:
+        return np.hstack((pixels[:, OVERSCAN:AMPLIFIER], pixels[:, :OVERSCAN]))
+    return np.hstack((pixels[:, COLUMNS - OVERSCAN - 1 : AMPLIFIER - 1 : -1], pixels[:, -OVERSCAN:]))
+
+
 def write_focal_plane(
     path: Path,
     exposure: Exposure = Exposure(),
@@ -102,20 +110,36 @@ def write_focal_plane(
     rows: int = 48,
     ccds: Sequence[int] = range(36),
     nextend: int | None = None,
+    spliced: bool = True,
 ) -> Path:
-    """Write a spliced focal plane (gzipped where the name ends in .gz), one CCD in memory at a time.
+    """Write a focal plane (gzipped where the name ends in .gz), one CCD in memory at a time.
 
-    At 4644 rows it has the size of a real one, 706 MB. `ccds` and `nextend` make incomplete ones.
+    At 4644 rows it has the size of a real one, 706 MB. `ccds` and `nextend` make incomplete ones, and ones of 18 or
+    40 CCDs. Not spliced, an extension is an amplifier as it was read, of the upper half of the mosaic B before A.
     """
-    facts = {**_exposure_facts(exposure), "ccds": nextend or len(ccds), "amps": 2 * len(ccds)}
-    facts |= {"rows": rows, "lit": max(rows - OVERSCAN, 1), "columns": COLUMNS}
+    each = 1 if spliced else 2
+    extensions = nextend or each * len(ccds)
+    facts = {**_exposure_facts(exposure), "extensions": extensions, "ccds": extensions // each, "amps": 2 * len(ccds)}
+    facts |= {"rows": rows, "lit": max(rows - OVERSCAN, 1), "columns": COLUMNS if spliced else AMPLIFIER}
     table = _lines("megacam_ccds.txt")
     with _created(path) as file:
-        file.write(header_bytes(_cards("megacam.txt", "p", facts)))
+        file.write(header_bytes(_cards("megacam.txt", "pbh" if spliced else "pb", facts)))
         for ccd in ccds:
-            file.write(header_bytes(_cards("megacam.txt", "e", {**facts, **_ccd_facts(ccd, table[ccd])})))
-            _write_pixels(file, focal_plane_pixels(ccd, rows))
+            of_ccd = {**facts, **_ccd_facts(ccd, table[ccd])}
+            if spliced:
+                file.write(header_bytes(_cards("megacam.txt", "esbh", of_ccd)))
+                _write_pixels(file, focal_plane_pixels(ccd, rows))
+                continue
+            for place, amplifier in enumerate((1, 0) if _is_turned(ccd) else (0, 1)):
+                of_amplifier = {**of_ccd, **_amplifier_facts(of_ccd, amplifier, 2 * ccd + place)}
+                file.write(header_bytes(_cards("megacam.txt", "eub", of_amplifier)))
+                _write_pixels(file, amplifier_pixels(ccd, amplifier, rows))
     return path
+
+
+def _is_turned(ccd: int) -> bool:
+    """Whether a CCD is of the upper half of the mosaic, turned by 180 degrees."""
+    return ccd < 18 or ccd in (36, 37)
 
 
 def write_visit(
@@ -249,18 +273,27 @@ def _ccd_facts(ccd: int, row: str) -> dict[str, object]:
     }
 
 
+def _amplifier_facts(of_ccd: Mapping[str, object], amplifier: int, extension: int) -> dict[str, object]:
+    """What the header of an extension says that is one amplifier."""
+    letter = "ab"[amplifier]
+    return {
+        "extname": f"amp{extension:02d}",
+        "extension": extension,
+        "ampname": f"{of_ccd['ccd']:02d}{letter}",
+        "detsec_amp": of_ccd[f"detsec{letter}"],
+        "gain_amp": of_ccd[f"gain{letter}"],
+        "rdnoise_amp": of_ccd[f"rdnoise{letter}"],
+    }
+
+
 def _lines(name: str) -> list[str]:
     text = (resources.files("stager") / "sample_cards" / name).read_text(encoding="ascii")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
-def _cards(name: str, part: str, facts: Mapping[str, object]) -> list[bytes]:
-    """The cards of one header: the lines that are for `part` or for both, filled in."""
-    return [
-        _card(line[2:].format_map({**facts, **more}))
-        for line, more in _repeated(_lines(name))
-        if line[0] in (part, "b")
-    ]
+def _cards(name: str, parts: str, facts: Mapping[str, object]) -> list[bytes]:
+    """The cards of one header: the lines whose letter is among `parts`, filled in."""
+    return [_card(line[2:].format_map({**facts, **more})) for line, more in _repeated(_lines(name)) if line[0] in parts]
 
 
 def _repeated(lines: Sequence[str]) -> Iterator[tuple[str, dict[str, object]]]:

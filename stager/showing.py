@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager import checking
+from stager import checking, findings, makings
 from stager.checking import Seen
 from stager.database import Database
 from stager.intents import UnknownName
@@ -31,6 +31,13 @@ class ShownItem:
     reason: str | None
     tries: int
     not_before: float | None
+    findings: list[dict[str, Any]] = field(default_factory=list)  # of its file: code, severity, hdus, text
+    made: dict[str, Any] | None = None  # of a focal plane: how it was cut, see `makings.Making`
+
+    @property
+    def why(self) -> str:
+        """Why it waits or is held, or else what was found in its file."""
+        return self.reason or "; ".join(one["said"] for one in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,24 @@ def _items(connection: Connection, manifest: int, state: str | None, most: int) 
         ORDER BY CASE state WHEN 'held' THEN 0 WHEN 'running' THEN 1 WHEN 'waiting' THEN 2 WHEN 'excluded' THEN 3
                  ELSE 4 END, id
         LIMIT :most""")
+    rows = connection.execute(query, values).all()
+    numbers = [row[0] for row in rows]
+    found, made = findings.of_items(connection, numbers), makings.of_items(connection, numbers)
     items = [
-        ShownItem(row[0], row[1], decode_path(row[2]), row[3] and decode_path(row[3]), *row[4:])
-        for row in connection.execute(query, values)
+        ShownItem(
+            row[0],
+            row[1],
+            decode_path(row[2]),
+            row[3] and decode_path(row[3]),
+            size=row[4],
+            files=row[5],
+            reason=row[6],
+            tries=row[7],
+            not_before=row[8],
+            findings=[one.as_dict() for one in found.get(row[0], [])],
+            made=made.get(row[0]),
+        )
+        for row in rows
     ]
     total = connection.execute(sa.text(f"SELECT count(*) FROM items WHERE {where}"), values).scalar_one()
     return items, int(total) - len(items)

@@ -19,13 +19,15 @@ from stager import hours
 
 LATELY_S = 3600.0  # for which a route that has no work is still told of
 RATE_WINDOW_S = 60.0  # what was proven in this time makes the rate
+MOST_COUNTED = 10_000  # findings of one manifest; more are not counted, so that status answers at once
 STATES = ("done", "running", "waiting", "held", "missing", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One manifest's newest revision: what of it is at its place. Files and bytes are those at the destination;
-    what the accept list excludes is in no total. `percent_of` says of what `percent` is."""
+    what the accept list excludes is in no total. `percent_of` says of what `percent` is. `findings` counts what was
+    found in files, by severity (warn, fail), up to MOST_COUNTED."""
 
     dataset: str
     manifest: str
@@ -42,6 +44,7 @@ class Row:
     rate_bytes_per_s: float | None
     eta_s: float | None
     last_error: str | None
+    findings: dict[str, int] = field(default_factory=dict)
 
     @property
     def hosts(self) -> tuple[str, str]:
@@ -87,6 +90,15 @@ class RouteRow:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueRow:
+    """Triggers that cannot be put on their queue: how many, and why."""
+
+    queue: str
+    problem: str
+    triggers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """How everything stands at one moment; `refused` are manifests in the spool that could not be submitted."""
 
@@ -95,6 +107,7 @@ class Snapshot:
     refused: list[dict[str, str]]
     hosts: list[HostRow] = field(default_factory=list)
     routes: list[RouteRow] = field(default_factory=list)
+    queues: list[QueueRow] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,6 +142,7 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     if not _has_table(cursor, on_sqlite, "tallies"):
         return nothing
     tells_of_hosts = _has_table(cursor, on_sqlite, "routes")  # a daemon of this version has opened it already
+    tells_of_findings = _has_table(cursor, on_sqlite, "findings")
     cursor.execute("BEGIN")
     now = float(_all(cursor, _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL)[0][0])
     tallies: dict[int, dict[str, tuple[int, int, int]]] = {}
@@ -141,18 +155,19 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     waiting = _waiting(manifests, tallies)
     hosts = _hosts(cursor, waiting, now) if tells_of_hosts else []
     troubles = {host.host: host.problem for host in hosts if host.kind}
-    rows = [
-        _row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, troubles, now)
-        for found in manifests
-        if dataset is None or dataset in (found[1], found[2])
-    ]
+    chosen = [found for found in manifests if dataset is None or dataset in (found[1], found[2])]
+    rows = [_row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, troubles, now) for found in chosen]
+    if tells_of_findings:
+        for row, manifest in zip(rows, chosen, strict=True):
+            row.findings.update(_findings(cursor, on_sqlite, manifest[0]))
     routes = _routes(cursor, waiting, now) if tells_of_hosts else []
     refused = [
         {"file": file, "problem": problem}
         for file, problem in _all(cursor, "SELECT path, problem FROM spooled WHERE problem IS NOT NULL ORDER BY path")
     ]
+    queues = [QueueRow(*found) for found in _all(cursor, _QUEUES)]
     cursor.execute("ROLLBACK")
-    return Snapshot(_iso(now), rows, refused, hosts, routes)
+    return Snapshot(_iso(now), rows, refused, hosts, routes, queues)
 
 
 _NOW_SQLITE = "SELECT (julianday('now') - 2440587.5) * 86400.0"
@@ -160,6 +175,16 @@ _NOW_POSTGRESQL = "SELECT extract(epoch from clock_timestamp())::float8"
 _MANIFESTS = """
     SELECT id, dataset, name, revision, kind, source, destination, lead, intent, source_host, destination_host
     FROM manifests WHERE intent IN ('active', 'held', 'cancelled') ORDER BY dataset, id"""
+
+# Of each queue, by the index that begins with it, as a plain look for pending triggers would read every one.
+_QUEUES = """
+    WITH RECURSIVE queues(name) AS (
+        SELECT min(queue) FROM triggers
+        UNION ALL SELECT (SELECT min(t.queue) FROM triggers t WHERE t.queue > queues.name) FROM queues
+        WHERE queues.name IS NOT NULL)
+    SELECT queue, note, count(*) FROM triggers
+    WHERE queue IN (SELECT name FROM queues WHERE name IS NOT NULL) AND state = 'pending' AND note IS NOT NULL
+    GROUP BY queue, note ORDER BY queue, note"""
 
 
 def _has_table(cursor: Any, on_sqlite: bool, table: str) -> bool:
@@ -319,6 +344,16 @@ def _last_error(cursor: Any, on_sqlite: bool, manifest: int) -> str | None:
         ORDER BY progressed_at DESC LIMIT 1"""
     rows = _all(cursor, query, (manifest,))
     return str(rows[0][0]) if rows else None
+
+
+def _findings(cursor: Any, on_sqlite: bool, manifest: int) -> dict[str, int]:
+    """How many findings of each severity but notes, counted up to MOST_COUNTED."""
+    mark = "?" if on_sqlite else "%s"
+    query = f"""
+        SELECT severity, count(*) FROM (
+            SELECT severity FROM findings WHERE manifest_id = {mark} AND severity <> 'note' LIMIT {MOST_COUNTED}) AS f
+        GROUP BY severity ORDER BY severity"""
+    return {severity: int(count) for severity, count in _all(cursor, query, (manifest,))}
 
 
 def _iso(seconds: float) -> str:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from manifests import registry_files
 from manifests.cameras import Camera, load
 from manifests.errors import ManifestError, Problem, shown
 from manifests.manifest import Manifest, problems
@@ -27,10 +28,10 @@ from stager import revising
 from stager.config import Config
 from stager.database import Database, again, insert_many
 from stager.focal_planes import look
+from stager.expecting import Expectation
 from stager.models import encode_path
 from stager.opening import Hosts
 from stager.planning import (
-    Expectation,
     Planned,
     check_ids,
     group_of,
@@ -110,7 +111,7 @@ def _submit(
     dry_run: bool,
 ) -> Submitted:
     before = revising.latest(database, manifest.name)
-    notes = _shared_trigger(database, manifest)
+    notes = [*manifest.notes, *_shared_trigger(database, manifest)]
     planned = _not_onto_itself(manifest, _plan(source, manifest, camera, notes), where)
     first = next(planned, None)
     same = before is not None and before.digest == manifest.digest()
@@ -124,8 +125,18 @@ def _submit(
         for one in planned:
             result.add(one)
         return result
-    unchanged = before if same else None
-    return _write(database, manifest, planned, unchanged, where, notes, config.camera_folders, dry_run=dry_run)
+    rule = camera.rule_digest if camera is not None and manifest.kind == "chop" else ""
+    return _write(
+        database,
+        manifest,
+        planned,
+        before if same else None,
+        where,
+        notes,
+        config.camera_folders,
+        rule=rule,
+        dry_run=dry_run,
+    )
 
 
 def _check(config: Config, manifest: Manifest, where: str) -> None:
@@ -155,7 +166,11 @@ def _nothing(manifest: Manifest) -> Problem:
 
 
 def _plan(source: Host, manifest: Manifest, camera: Camera | None, notes: list[str]) -> Iterator[Planned]:
-    expectation = Expectation(manifest, camera) if camera and manifest.expect else None
+    expectation = None
+    if camera and manifest.expects:
+        rows = registry_files.rows(manifest.registry) if manifest.registry else ()
+        expectation = Expectation(manifest, camera, rows)
+        notes += expectation.notes
     planned: Iterator[Planned]
     if manifest.kind == "chop":
         assert camera is not None  # `problems` lets no other through
@@ -228,6 +243,7 @@ def _write(
     notes: list[str],
     folders: Sequence[Path],
     *,
+    rule: str,
     dry_run: bool,
 ) -> Submitted:
     """Write the items, then make them the newest revision unless they are the same as those of `same`, or it is
@@ -252,13 +268,13 @@ def _write(
         result.notes.append(
             f"{ungrouped} files have no {ids} by their path: they are brought over, and no trigger waits for them"
         )
-    if same is not None and not revising.differs(database, manifest_id, same.id):
+    if same is not None and not revising.differs(database, manifest_id, same.id, rule):
         revising.drop(database, manifest_id)
         return Submitted(manifest.name, same.revision, False)
     if dry_run:
         revising.drop(database, manifest_id)
         return result
-    result.carried = revising.activate(database, manifest, manifest_id, "; ".join(result.notes[:20]), folders)
+    result.carried = revising.activate(database, manifest, manifest_id, "; ".join(result.notes[:20]), folders, rule)
     return result
 
 

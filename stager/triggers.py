@@ -6,9 +6,10 @@ transaction that proves the last of the group. It is `pending` until its invento
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from manifests.cameras import Camera, load
 from manifests.manifest import Manifest
 from stager.database import Database
 from stager.models import TriggerState, decode_path
+from transfers.digests import list_line
 
 AT_ONCE = 500  # groups looked at by one query
 EVENT_TYPE = "org.stager.dataset.complete"
@@ -108,6 +110,8 @@ def _write(database: Database, connection: Connection, group_id: int, folders: S
             "bytes": size,
             "excluded": [one for one in excluded if _agrees(one["ids"], ids)],
         }
+        if _told_before(connection, row, group_id, label, ids, data["excluded"], manifest, folders):
+            continue
         new = trigger_id(row.dataset, row.revision, label, manifest.trigger.queue)
         statement = sa.text(f"""
             INSERT INTO triggers (id, manifest_id, group_id, dataset, revision, group_label, queue, host, data,
@@ -120,6 +124,44 @@ def _write(database: Database, connection: Connection, group_id: int, folders: S
         values |= {"host": row.destination_host, "data": json.dumps(data)}
         if connection.execute(statement, values).rowcount == 1:
             yield new
+
+
+def _told_before(
+    connection: Connection,
+    row: Any,
+    group_id: int,
+    label: str,
+    ids: Ids,
+    excluded: Sequence[Any],
+    manifest: Manifest,
+    folders: Sequence[Path],
+) -> bool:
+    """Whether the last trigger of this group told of the very same files: it becomes this revision's, and no second
+    one is given for what a revision made again and found as it was."""
+    assert manifest.trigger is not None
+    query = sa.text("""
+        SELECT id, content, data FROM triggers
+        WHERE dataset = :dataset AND group_label = :label AND queue = :queue AND host = :host AND revision < :revision
+        ORDER BY revision DESC LIMIT 1""")
+    values = {"dataset": row.dataset, "label": label, "queue": manifest.trigger.queue}
+    values |= {"host": row.destination_host, "revision": row.revision}
+    before = connection.execute(query, values).first()
+    if before is None or before.content is None or json.loads(before.data)["excluded"] != excluded:
+        return False
+    camera = load(manifest.camera, folders) if manifest.camera else None
+    if content_of(group_files(connection, group_id, ids, camera)) != before.content:
+        return False
+    moved = sa.text("UPDATE triggers SET group_id = :group WHERE id = :id")
+    connection.execute(moved, {"group": group_id, "id": before.id})
+    return True
+
+
+def content_of(files: Iterable[Proven]) -> str:
+    """What a group holds, in one digest: the sha256 of its inventory."""
+    digest = hashlib.sha256()
+    for one in files:
+        digest.update(list_line(one.digest, one.path))
+    return digest.hexdigest()
 
 
 def _parts(

@@ -8,36 +8,23 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-import structlog
-
-from manifests.cameras import Camera, load
-from manifests.manifest import Manifest
-from stager import breakers, copies, focal_planes, items, registry, retrying
-from stager.config import Config
-from stager.database import Database
+from manifests.findings import Finding
+from stager import breakers, copies, focal_planes, inspecting, items, registry, retrying
+from stager.batches import Batch
+from stager.cutting import Cutting
+from stager.inspecting import Siblings
 from stager.items import Claimed, Finished
-from stager.routes import Throttle, Traffic
 from transfers.copying import LOOKED_AT, copy
-from transfers.errors import Refused, SourceMissing, TransferError, Transient, Unsupported
+from transfers.errors import TransferError, Transient
 from transfers.fits import Header
-from transfers.hosts import Hdu, Host, Receipt, Want, only
+from transfers.hosts import Hdu, Host, Want
 from transfers.lanes import Result
-from transfers.local import LocalHost
-from transfers.unpacking import LIMIT, is_packed, unpack
-
-log = structlog.get_logger("stager")
 
 FLUSH_ITEMS = 100  # results written in one transaction...
 FLUSH_S = 1.0  # ...or after this long
-FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
 
 
 class Unexpected(TransferError):
@@ -45,55 +32,6 @@ class Unexpected(TransferError):
 
     kind = "unexpected"
     advice = "a fault of Stager's own: report it with this text, then `stager retry` the manifest"
-
-
-@dataclass(slots=True)
-class Progress:
-    """What this process has moved; numbers only grow, and are read by whoever draws them."""
-
-    bytes: int = 0
-    items: int = 0
-
-    def add_bytes(self, count: int) -> None:
-        self.bytes += count
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Claimed items of one manifest, and all that is needed to carry them out; its hosts are open."""
-
-    database: Database
-    config: Config
-    manifest: Manifest
-    worker: str
-    claimed: Sequence[Claimed]
-    source: Host
-    destination: Host
-    traffic: Traffic
-    stop: Callable[[], bool]
-    progress: Progress = field(default_factory=Progress)
-    draining: Callable[[], bool] = bool  # true: begin nothing more, finish what is begun
-    troubles: dict[str, TransferError] = field(default_factory=dict)  # hosts that became unusable on the way
-    broken: list[TransferError] = field(default_factory=list)  # connections that broke off: parts may be left
-
-    @cached_property
-    def throttle(self) -> Throttle:
-        """What bytes are reported to as they flow: counts them, and keeps to the route's rate."""
-        route = self.config.route(self.manifest.source.host, self.manifest.destination.host)
-        return Throttle(route.bytes_per_s, self._moved, self.stop)
-
-    def _moved(self, count: int) -> None:
-        self.progress.add_bytes(count)
-        self.traffic.moved(count)
-
-    def ends(self) -> bool:
-        """Whether nothing more of it is to be begun."""
-        return self.stop() or self.draining() or bool(self.troubles)
-
-    @property
-    def camera(self) -> Camera | None:
-        name = self.manifest.camera
-        return load(name, self.config.camera_folders) if name else None
 
 
 def carry_out(batch: Batch) -> int:
@@ -150,7 +88,9 @@ class _Writer:
         self._flushed = time.monotonic()
 
 
-def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -> Finished:
+def _failed(
+    batch: Batch, item: Claimed, error: TransferError, seconds: float, findings: Sequence[Finding] | None = None
+) -> Finished:
     guarded = error.host in (batch.source.name, batch.destination.name) and breakers.is_of_host(error)
     if guarded:
         batch.troubles.setdefault(error.host, error)
@@ -167,7 +107,7 @@ def _failed(batch: Batch, item: Claimed, error: TransferError, seconds: float) -
         excused=excused,
         most=batch.config.stager.tries,
     )
-    return Finished(item, seconds, error=error, decision=decision)
+    return Finished(item, seconds, error=error, decision=decision, findings=findings)
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -190,10 +130,11 @@ def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
     ):
         item = by_id[want.item]
         seconds = time.monotonic() - looking.begun[item.id]
+        images, found = looking.seen.pop(item.id, ((), None))
         if isinstance(result, TransferError):
-            yield _failed(batch, item, result, seconds)
+            yield _failed(batch, item, result, seconds, found)
         else:
-            yield Finished(item, seconds, (result,), looking.images.pop(item.id, ()))
+            yield Finished(item, seconds, (result,), images, findings=found)
 
 
 class _Looking:
@@ -205,7 +146,8 @@ class _Looking:
         self.source = source
         self.destination = destination
         self.begun: dict[int, float] = {}
-        self.images: dict[int, list[dict[str, Any]]] = {}
+        self.seen: dict[int, tuple[list[dict[str, Any]], list[Finding]]] = {}  # by item: its image, its findings
+        self.siblings = Siblings(batch.database, batch.manifest.dataset, destination.name)
 
     def wants(self) -> Iterator[Want | Result]:
         """What is to be brought; a file that is not sound has its result. What is not begun is left out at the end."""
@@ -217,35 +159,30 @@ class _Looking:
 
     def _look(self, lot: Sequence[Claimed]) -> Iterator[Want | Result]:
         self.begun.update((item.id, time.monotonic()) for item in lot)
-        proven = _proven_digests(self.batch, self.source.name, lot)
+        kept = self.batch.manifest.kind == "restore"
+        proven = copies.proven(self.batch.database, self.source.name, lot, kept=kept)
         for item, found in _inspected(self.batch, self.source, lot):
             want = _want(self.batch, item, proven.get(item.source))
-            if isinstance(found, TransferError):
-                yield want, found.at("source")
-            else:
-                self.images[item.id] = _images(self.batch, self.destination.name, item, found)
-                yield want
+            trouble = found.at("source") if isinstance(found, TransferError) else self._judged(item, found)
+            yield want if trouble is None else (want, trouble)
 
-
-def _proven_digests(batch: Batch, host: str, claimed: Sequence[Claimed]) -> dict[str, str]:
-    """The digests that the source is expected to hold because Stager itself proved them there, by path.
-
-    On a store what was archived is what must come back. Elsewhere a file may have been rewritten on purpose
-    since: then its size or time tells, and it is taken as it is now.
-    """
-    table = copies.table.c
-    query = sa.select(table.path, table.size, table.mtime_ns, table.digest).where(
-        table.host == host, table.path.in_([item.source for item in claimed])
-    )
-    with batch.database.read() as connection:
-        known = {row.path: row for row in connection.execute(query)}
-    kept = batch.manifest.kind == "restore"
-    return {
-        item.source: known[item.source].digest
-        for item in claimed
-        if item.source in known
-        and (kept or (known[item.source].size, known[item.source].mtime_ns) == (item.size, item.mtime_ns))
-    }
+    def _judged(self, item: Claimed, hdus: Sequence[Hdu]) -> TransferError | None:
+        """Note what the file's headers say; why it is to be held for that, if it is."""
+        if not hdus:
+            return None
+        manifest, camera = self.batch.manifest, self.batch.camera
+        headers = [Header.parse(hdu.header) for hdu in hdus]
+        image = None
+        siblings: Sequence[Mapping[str, Any]] = ()
+        if camera is not None and item.destination is not None:
+            image = registry.image(camera, manifest.dataset, self.destination.name, item.destination, headers[0])
+        if image is not None:
+            ids = json.loads(image["ids"])
+            siblings = self.siblings.of(image, ids)
+            self.siblings.add(image, ids)
+        found = inspecting.findings(manifest, camera, item.source, hdus, headers, siblings)
+        self.seen[item.id] = ([image] if image else [], found)
+        return inspecting.verdict(manifest, found, self.source.name, item.source)
 
 
 def _want(batch: Batch, item: Claimed, proven: str | None = None) -> Want:
@@ -267,26 +204,13 @@ def _inspected(
     batch: Batch, source: Host, lot: Sequence[Claimed]
 ) -> Iterator[tuple[Claimed, Sequence[Hdu] | TransferError]]:
     """Every item with the headers of its file; with none where it is no FITS file, or the manifest wants no check."""
-    checked = [item for item in lot if batch.manifest.check == "fits" and is_fits(item.source)]
+    checked = [item for item in lot if batch.manifest.check != "none" and inspecting.is_fits(item.source)]
     chosen = {item.id for item in checked}
-    found = source.headers([item.source for item in checked]) if checked else iter(())
+    limits = inspecting.limits(batch.manifest)
+    found = source.headers([item.source for item in checked], limits) if checked else iter(())
     for item in lot:
         yield item, next(found) if item.id in chosen else ()
     deque(found, 0)  # to its end, as `only` has it
-
-
-def is_fits(path: str) -> bool:
-    """Whether a file of this name should be FITS."""
-    return path.lower().endswith(FITS_ENDINGS)
-
-
-def _images(batch: Batch, host: str, item: Claimed, hdus: Sequence[Hdu]) -> list[dict[str, Any]]:
-    camera = batch.camera
-    if camera is None or not hdus or item.destination is None:
-        return []
-    cards = Header.parse(hdus[0].header)
-    image = registry.image(camera, batch.manifest, host, item.destination, cards)
-    return [image] if image else []
 
 
 # ------------------------------------------------------------------------------------ focal planes
@@ -298,115 +222,12 @@ def _chop_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
         if batch.ends():
             return
         begun = time.monotonic()
+        cutting = Cutting(batch, source, destination, item)
         try:
-            receipts, images = _chop(batch, source, destination, item)
-            yield Finished(item, time.monotonic() - begun, receipts, images)
+            receipts = cutting.carry_out()
         except TransferError as error:
-            yield _failed(batch, item, error, time.monotonic() - begun)
-
-
-def _chop(
-    batch: Batch, source: Host, destination: Host, item: Claimed
-) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
-    """All pieces of a focal plane, proven, with their registry entries; TransferError when any of them is not."""
-    if source.far and _is_gzip_alone(item.source):
-        want = Want(item.id, item.epoch, item.source, "", item.size, item.mtime_ns, item.digest)
-        path = None
-        with suppress(Unsupported):  # no program runs there: it comes here to be unpacked
-            path = source.gunzip(want, LIMIT, batch.stop)
-        if path is not None:
-            return _chop_there(batch, source, destination, item, path)
-    if is_packed(item.source):
-        scratch = _scratch(batch)
-        path = unpack(
-            source,
-            item.source,
-            scratch,
-            size=item.size,
-            mtime_ns=item.mtime_ns,
-            digest=item.digest,
-            stop=batch.stop,
-        )
-        try:
-            return _chop_plain(batch, scratch, destination, item, path, None)
-        finally:
-            Path(scratch.root, path).unlink(missing_ok=True)
-    found = only(source.find([item.source]))
-    if isinstance(found, TransferError):
-        raise found.at("source")
-    if found is None:
-        raise SourceMissing("the file is gone", host=source.name, side="source", path=item.source, phase="chop")
-    return _chop_plain(batch, source, destination, item, item.source, item)
-
-
-def _is_gzip_alone(path: str) -> bool:
-    """Whether unpacking needs nothing but gzip, which every agent has."""
-    return path.lower().endswith(".gz") and not path.lower().endswith(".fz.gz")
-
-
-def _chop_there(
-    batch: Batch, source: Host, destination: Host, item: Claimed, path: str
-) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
-    """The same for a .gz of a far host that was unpacked where it lies, so that its pixels stay there."""
-    try:
-        return _chop_plain(batch, source, destination, item, path, None)
-    finally:
-        for result in source.remove([path]):
-            if isinstance(result, TransferError):
-                log.warning("an unpacked focal plane could not be removed", **result.as_dict())
-
-
-def _scratch(batch: Batch) -> LocalHost:
-    folder = batch.config.scratch
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = LocalHost("scratch", str(folder), instance=batch.database.instance)
-        scratch.open(None)
-    except OSError as error:
-        text = f"the scratch folder {folder} cannot be used: {error.strerror}"
-        raise Refused(text, side="local", phase="unpack", errno=error.errno) from error
-    return scratch
-
-
-def _chop_plain(
-    batch: Batch, source: Host, destination: Host, item: Claimed, path: str, expected: Claimed | None
-) -> tuple[Sequence[Receipt], list[dict[str, Any]]]:
-    camera = batch.camera
-    assert camera is not None
-    hdus = only(source.headers([path]))
-    if isinstance(hdus, TransferError):
-        raise hdus.at("source")
-    ids = json.loads(item.ids or "{}")
-    where = (batch.manifest.source.host, item.source)
-    made = focal_planes.recipes(hdus, camera, batch.manifest, ids, destination.root, where)
-    size, mtime_ns = (expected.size, expected.mtime_ns) if expected else (None, None)
-    digest = expected.digest if expected else None
-    wants = [
-        Want(item.id, item.epoch, path, to, size, mtime_ns, digest, batch.manifest.replace, piece)
-        for _, to, piece in made
-    ]
-    receipts: dict[str, Receipt] = {}
-    failure: TransferError | None = None
-    for want, result in copy(
-        source,
-        destination,
-        wants,
-        proof=batch.manifest.proof,
-        streams=batch.traffic.streams,
-        on_bytes=batch.throttle,
-        stop=batch.stop,
-    ):
-        if isinstance(result, TransferError):
-            failure = failure or result
+            named = focal_planes.named(error, batch.camera, source, item.source)
+            yield _failed(batch, item, named, time.monotonic() - begun, cutting.findings)
         else:
-            receipts[want.destination] = result
-    if failure is not None:
-        raise failure
-    images = [
-        image
-        for piece_ids, to, piece in made
-        if (
-            image := registry.image(camera, batch.manifest, destination.name, to, Header.parse(piece.header), piece_ids)
-        )
-    ]
-    return [receipts[to] for _, to, _ in made], images
+            seconds = time.monotonic() - begun
+            yield Finished(item, seconds, receipts, cutting.images, findings=cutting.findings, making=cutting.making)

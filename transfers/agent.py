@@ -31,6 +31,7 @@ import uuid
 import zlib
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import (
     Any,
     Callable,
@@ -58,9 +59,24 @@ Skipped.__doc__ = "Something that is not a regular file (a link, a FIFO...): sai
 Space = NamedTuple("Space", [("total", int), ("free", int), ("files_free", int)])
 Space.__doc__ = "Bytes in all, bytes free to this user, files that may still be made (2**63-1: not counted)."
 
-Hdu = NamedTuple("Hdu", [("offset", int), ("header", bytes), ("data_offset", int), ("data_size", int)])
-Hdu.__doc__ = """One header-data unit: bytes from the file's start (gunzipped, for a .gz); `header` is all its
-blocks up to and including END's; `data_size` is what the header declares, without padding."""
+
+class Hdu(NamedTuple):
+    """One header-data unit: places in bytes from the file's start, of what it unpacks to where `packed`.
+
+    `header` is all its blocks up to and including END's; `data_size` is what the header declares, without padding.
+    `datasum` is the sum of the data with their padding (FITS 4.0, 4.4.2.7), where it was asked for and the header
+    carries DATASUM or CHECKSUM. `rest`, of the last HDU of a file that was walked to its end: bytes behind the data,
+    which are the padding where all is well. `stray`: bytes of the padding that are not what FITS fills it with.
+    """
+
+    offset: int
+    header: bytes
+    data_offset: int
+    data_size: int
+    datasum: Optional[int] = None
+    rest: Optional[int] = None
+    stray: int = 0
+    packed: bool = False
 
 
 class Cut(NamedTuple):
@@ -135,19 +151,31 @@ class Filled(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How far the FITS walk goes into one file before it calls it corrupt.
+    """How far the FITS walk goes into one file, and from where on it calls it corrupt.
 
-    A .gz may unpack to `unpacked_free` bytes, and beyond that to `unpacked_ratio` times its own size: that
-    keeps the walk of a small crafted file under a second, and lets every real image through. With `first`, the
-    walk ends after so many HDUs, and nothing is said of what follows.
+    With `first`, the walk ends after so many HDUs, and nothing is said of what follows. `sums`: the data of HDUs that
+    carry DATASUM or CHECKSUM are read and summed. Without `pixels` (and sums) data are not looked at: a .gz is
+    unpacked no further than to its last header, if what the headers declare is as long as its trailer says; else, and
+    for several gzip members, it is unpacked whole, as with pixels, and gzip's own sums are checked. `by_content`: what
+    begins as gzip does is unpacked whatever its name is; for who only looks, as the places are in what was unpacked.
+
+    A .gz may unpack to `unpacked_free` bytes, or to `unpacked_ratio` times its own size where that is more. Deflate
+    reaches 1032:1, so 10 MB can unpack to 10 GB. That is refused by what the header declares, before any of it is
+    unpacked; and behind the last HDU no more than 16 MiB are. What is left to a crafted file is to declare, honestly,
+    no more than the bound: 1.5 s of zeros, at 0.5 GB/s; unpacking patterned pixels is twice as quick. A lower bound
+    would be quicker, and refuse sound files: a blank or a made focal plane of 40 CCDs (785 MB) packs to under 2 MB, and
+    real ones of 2.1 to 66 MB (ImSim's eimages) 950:1. What is larger than the bound is real, and packs less well.
     """
 
     hdus: int = 4096
     header_bytes: int = 16 << 20
     axes: int = 999
     unpacked_free: int = 768 << 20
-    unpacked_ratio: int = 100
+    unpacked_ratio: int = 64
     first: Optional[int] = None
+    sums: bool = False
+    pixels: bool = True
+    by_content: bool = False
 
 
 # A frame is ("unit", number of files), ("file", facts of the want), ("data", bytes-like, good until the next
@@ -756,9 +784,12 @@ def numpy() -> Any:
     return module
 
 
+ADDED_BYTES = 4096  # at once without numpy: few enough for a number of Python's that is quickly made
+
+
 def add_words_stdlib(data: Buffer) -> int:
     """A number equal to the sum of big-endian 32-bit words, modulo 2**32-1; 0 only when all are 0."""
-    number = int.from_bytes(data, "big")
+    number = sum([int.from_bytes(data[at : at + ADDED_BYTES], "big") for at in range(0, len(data), ADDED_BYTES)])
     while number > ONES:
         bits = max(32, number.bit_length() // 64 * 32)
         number = (number >> bits) + (number & ((1 << bits) - 1))
@@ -2002,15 +2033,35 @@ BLOCK = 2880
 BITPIX = (8, 16, 32, 64, -32, -64)
 INTEGER = re.compile(rb" *([+-]?[0-9]{1,30}) *(?:/.*)?", re.DOTALL)
 END = re.compile(rb"(?:.{80})*?END {77}", re.DOTALL)
+GZIP = b"\x1f\x8b"
+PACKED_FIRST = 16 << 10  # bytes of a .gz that are read at first where headers are all that is wanted
+PACKED_AT_ONCE = 64 << 10  # bytes of it that are given to zlib together: what it leaves, it copies
+DEFLATE_MOST = 1032  # bytes that one byte of a deflate stream can become
+BEHIND_MOST = 16 << 20  # bytes that are unpacked behind the last HDU, to see what is there
+TAPE_MOST = 1 << 20  # zero bytes behind a gzip file, as blocks of tapes leave them
+HOLLOW_MOST = 1 << 20  # bytes of a .gz that may unpack to nothing
+MEMBERS_FREE = 1000  # gzip members of any length; more must hold MEMBER_BYTES on average
+MEMBER_BYTES = 4096
+WALKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Plain:
-    """An uncompressed file for the walk: data is skipped without being read."""
+    """A file for the walk: data is skipped without being read, unless its sum is wanted."""
+
+    packed = False
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
         self.size = size
         self.at = 0
+
+    def begin(self, count: int) -> bytes:
+        """The file's first bytes."""
+        return os.pread(self.fd, count, 0)
+
+    def last(self, count: int) -> bytes:
+        """The file's last bytes."""
+        return os.pread(self.fd, count, max(0, self.size - count))
 
     def read(self, count: int) -> bytes:
         """Up to so many bytes; fewer only at the file's end."""
@@ -2023,26 +2074,50 @@ class Plain:
         self.at += len(data)
         return data
 
-    def skip(self, count: int) -> int:
-        """Go on by so many bytes, or to the end; returns how many there were."""
+    def skip(self, count: int, total: Optional[Datasum] = None) -> int:
+        """Go on by so many bytes, added up if wanted, or to the end; returns how many there were."""
         step = max(0, min(count, self.size - self.at))
+        if total is not None and step == count:
+            for data in self.data(count):
+                total.update(data)
         self.at += step
         return step
 
-    def finish(self) -> None:
-        """Nothing is left to check."""
+    def data(self, count: int) -> Iterator[memoryview]:
+        """So many bytes from here, each view good until the next; EOFError where the file became shorter."""
+        room = scratch()
+        for offset in range(self.at, self.at + count, CHUNK):
+            view = room[: min(CHUNK, self.at + count - offset)]
+            read_fully_at(self.fd, view, offset)
+            yield view
+
+    def rest(self) -> int:
+        """How many bytes follow."""
+        return max(0, self.size - self.at)
+
+    def declare(self, number: int, upto: int) -> None:
+        """An HDU declares data up to there: what is not there is seen when it is skipped."""
+
+    def ends_at(self, upto: int) -> bool:
+        """Whether nothing more is to be looked at after so many bytes."""
+        return False
 
 
 class Gunzipped:
-    """A .gz file for the walk: unpacked as it streams by, its CRC and length checked, and bounded."""
+    """A .gz file for the walk: unpacked as it streams by, its CRC and length checked, within bounds."""
 
-    def __init__(self, fd: int, size: int, limits: Limits) -> None:
-        self.reading = io.FileIO(fd, closefd=False)
-        self.most = limits.unpacked_free + limits.unpacked_ratio * size
+    packed = True
+
+    def __init__(self, file: Plain, limits: Limits) -> None:
+        self.file = file
+        self.most = max(limits.unpacked_free, limits.unpacked_ratio * file.size)
+        self.brief = not (limits.pixels or limits.sums)
+        self.step = PACKED_FIRST if self.brief or limits.first is not None else CHUNK
         self.unpacker = zlib.decompressobj(31)  # gzip's wrapper: zlib checks CRC and length itself
-        self.packed = b""
-        self.ready = b""
-        self.unpacked = 0
+        self.waiting = memoryview(b"")  # of the file, read and not yet unpacked
+        self.ready = memoryview(b"")  # unpacked and not yet asked for
+        self.members = 1
+        self.taken = self.unpacked = 0
         self.ended = False
 
     def more(self) -> bytes:
@@ -2051,64 +2126,107 @@ class Gunzipped:
             if self.unpacker.eof:
                 self.next_member()
                 continue
-            data = self.packed or self.reading.read(CHUNK) or b""
-            if not data:
-                raise Fault("source corrupt", "the gzip file is cut short")
+            if not self.fill():
+                raise corrupt_gzip("gzip-cut-short", "the gzip file is cut short")
+            given = self.waiting[:PACKED_AT_ONCE]
             try:
-                out = self.unpacker.decompress(data, CHUNK)
+                out = self.unpacker.decompress(given, CHUNK)
             except zlib.error as error:
-                raise Fault("source corrupt", "the gzip file is damaged: %s" % error) from error
-            self.packed = self.unpacker.unconsumed_tail
+                raise corrupt_gzip("gzip-damaged", "the gzip file is damaged: %s" % error) from error
+            taken = len(given) - len(self.unpacker.unconsumed_tail) - len(self.unpacker.unused_data)
+            self.waiting = self.waiting[taken:]
+            self.taken += taken
             self.unpacked += len(out)
-            if self.unpacked > self.most:
-                raise Fault("source corrupt", "the gzip file unpacks to more than %d bytes" % self.most)
+            if self.taken - self.unpacked > HOLLOW_MOST:
+                raise corrupt_gzip("gzip-bomb", "the gzip file holds less than the bytes that it takes")
             if out:
                 return out
         return b""
 
+    def fill(self) -> bool:
+        """Whether there are bytes of the file to unpack; read where there are none waiting."""
+        if not self.waiting:
+            self.waiting = memoryview(self.file.read(self.step))
+            self.step = min(CHUNK, 2 * self.step)
+        return len(self.waiting) > 0
+
     def next_member(self) -> None:
         """Go on after one gzip member: to another, or over zero bytes to the end. Anything else is damage."""
-        rest = self.unpacker.unused_data.lstrip(b"\0")
-        while not rest:
-            data = self.reading.read(CHUNK)
-            if not data:
-                self.ended = True
+        zeros = 0
+        while self.fill():
+            given = bytes(self.waiting[:PACKED_AT_ONCE])
+            rest = given.lstrip(b"\0")
+            self.waiting = self.waiting[len(given) - len(rest) :]
+            zeros += len(given) - len(rest)
+            if zeros > TAPE_MOST or (rest and not rest.startswith(GZIP[:1])):
+                raise corrupt_gzip("gzip-damaged", "the gzip file is damaged: other bytes follow its end")
+            if rest:
+                self.members += 1
+                if self.members > MEMBERS_FREE + self.unpacked // MEMBER_BYTES:
+                    raise corrupt_gzip("gzip-bomb", "the gzip file is in more members than any program writes")
+                self.unpacker = zlib.decompressobj(31)
                 return
-            rest = data.lstrip(b"\0")
-        if not rest.startswith(b"\x1f"):
-            raise Fault("source corrupt", "the gzip file is damaged: other bytes follow its end")
-        self.unpacker = zlib.decompressobj(31)
-        self.packed = rest
+        self.ended = True
+
+    def unpack(self) -> bool:
+        """Whether something more is ready."""
+        if not self.ready:
+            self.ready = memoryview(self.more())
+        return len(self.ready) > 0
 
     def read(self, count: int) -> bytes:
         parts = []
-        while count > 0:
-            data = self.ready or self.more()
-            if not data:
-                break
-            parts.append(data[:count])
-            self.ready = data[count:]
+        while count > 0 and self.unpack():
+            parts.append(self.ready[:count])
+            self.ready = self.ready[count:]
             count -= len(parts[-1])
         return b"".join(parts)
 
-    def skip(self, count: int) -> int:
+    def skip(self, count: int, total: Optional[Datasum] = None) -> int:
         left = count
-        while left > 0:
-            data = self.ready or self.more()
-            if not data:
-                break
-            self.ready = data[left:]
-            left -= min(left, len(data))
+        while left > 0 and self.unpack():
+            data = self.ready[:left]
+            self.ready = self.ready[left:]
+            left -= len(data)
+            if total is not None:
+                total.update(data)
         return count - left
 
-    def finish(self) -> None:
-        """Unpack to the end, so that the last CRC is checked too."""
-        while self.more():
-            self.ready = b""
+    def rest(self) -> int:
+        """How many bytes follow: unpacked to the end, so that the last CRC is checked too."""
+        count = 0
+        while self.unpack():
+            count += len(self.ready)
+            self.ready = memoryview(b"")
+            if count > BEHIND_MOST:
+                text = "the gzip file goes on for more than %d bytes behind its last HDU" % BEHIND_MOST
+                raise corrupt_gzip("gzip-bomb", text)
+        return count
+
+    def declare(self, number: int, upto: int) -> None:
+        """Fault where an HDU declares data up to there, and that is more than can be, or may be, unpacked."""
+        size = self.file.size
+        if upto > DEFLATE_MOST * size:
+            text = "its header declares data up to byte %d, and a gzip file of %d bytes cannot hold so much"
+            raise corrupt(number, "cut-short", text % (upto, size))
+        if upto > self.most:
+            text = "its header declares data up to byte %d, and no sound gzip file of %d bytes unpacks to more than %d"
+            raise corrupt(number, "gzip-bomb", text % (upto, size, self.most))
+
+    def ends_at(self, upto: int) -> bool:
+        """Whether the trailer says that so many bytes are all, and pixels are not to be looked at."""
+        if not self.brief:
+            return False
+        length = self.file.last(4)  # ISIZE, the length modulo 2**32 (RFC 1952, 2.3.1): of the last member alone
+        return len(length) == 4 and struct.unpack("<I", length)[0] == upto & ONES
 
 
-def corrupt(number: int, text: str) -> Fault:
-    return Fault("source corrupt", "HDU %d: %s" % (number, text), facts={"hdu": number})
+def corrupt(number: int, code: str, text: str) -> Fault:
+    return Fault("source corrupt", "HDU %d: %s" % (number, text), facts={"hdu": number, "code": code})
+
+
+def corrupt_gzip(code: str, text: str) -> Fault:
+    return Fault("source corrupt", text, facts={"code": code})
 
 
 def read_header(stream: Union[Plain, Gunzipped], number: int, first: bytes, room: int) -> bytes:
@@ -2116,12 +2234,26 @@ def read_header(stream: Union[Plain, Gunzipped], number: int, first: bytes, room
     blocks = [first]
     while END.match(blocks[-1]) is None:
         if len(blocks) * BLOCK >= room:
-            raise corrupt(number, "its header goes on beyond %d bytes without an END card" % room)
+            text = "its header goes on beyond %d bytes without an END card" % room
+            raise corrupt(number, "no-end", text + what_instead(blocks))
         block = stream.read(BLOCK)
         if len(block) < BLOCK:
-            raise corrupt(number, "the file ends inside the header, before an END card")
+            raise cut_header(number, block, what_instead(blocks))
         blocks.append(block)
     return b"".join(blocks)
+
+
+def what_instead(blocks: List[bytes]) -> str:
+    """What a header without END may really be, in words."""
+    if b"\0" in blocks[-1]:
+        return "; it has zero bytes, so what was written there is lost"
+    return "; it has line ends, as texts have and headers have not" if b"\n" in blocks[-1] else ""
+
+
+def cut_header(number: int, block: bytes, more: str = "") -> Fault:
+    """The fault of a file that ends within a header, whose last block this is."""
+    where = "before an END card" if END.match(block) is None else "in the block of its END card"
+    return corrupt(number, "no-end", "the file ends inside the header, %s%s" % (where, more))
 
 
 def integer_of(cards: Dict[bytes, List[bytes]], number: int, keyword: str, default: Optional[int] = None) -> int:
@@ -2132,39 +2264,48 @@ def integer_of(cards: Dict[bytes, List[bytes]], number: int, keyword: str, defau
         match = INTEGER.fullmatch(card[10:]) if card[8:10] == b"= " else None
         if match is None:
             value = card[8:].decode("ascii", "backslashreplace").strip()
-            raise corrupt(number, "%s is not an integer: %r" % (keyword, value))
+            raise corrupt(number, "bad-card", "%s is not an integer: %r" % (keyword, value))
         values.add(int(match.group(1)))
-    if len(values) > 1:
-        raise corrupt(number, "%s stands there with different values: %s" % (keyword, sorted(values)))
+        if len(values) > 1:
+            text = "%s stands there with different values: %s" % (keyword, sorted(values))
+            raise corrupt(number, "bad-card", text)
     if values:
         return values.pop()
     if default is None:
-        raise corrupt(number, "it has no card %s" % keyword)
+        raise corrupt(number, "bad-card", "it has no card %s" % keyword)
     return default
 
 
 def within(number: int, keyword: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
-        raise corrupt(number, "%s = %d is not from %d to %d" % (keyword, value, least, most))
+        raise corrupt(number, "bad-card", "%s = %d is not from %d to %d" % (keyword, value, least, most))
     return value
 
 
 STRUCTURE = re.compile(rb"BITPIX|NAXIS[0-9]*|PCOUNT|GCOUNT|GROUPS")
+STRUCTURE_BEGINS = frozenset((b"BITPI", b"NAXIS", b"PCOUN", b"GCOUN", b"GROUP"))
 MOST = (1 << 63) - 1
+
+
+def end_of(header: bytes) -> int:
+    """Where the END card of a header stands, which is in its last block."""
+    match = END.match(header, len(header) - BLOCK)
+    assert match is not None  # `read_header` went on until there was one
+    return match.end() - 80
 
 
 def data_size(header: bytes, number: int, limits: Limits) -> int:
     """The bytes of data that a header declares, without padding (FITS 4.0, equations 1, 2 and 4)."""
     cards: Dict[bytes, List[bytes]] = {}
-    for at in range(0, len(header), 80):
-        keyword = header[at : at + 8].rstrip()
-        if STRUCTURE.fullmatch(keyword):
-            cards.setdefault(keyword, []).append(header[at : at + 80])
-        elif keyword == b"END":
-            break
+    for at in range(0, end_of(header), 80):
+        if header[at : at + 5] in STRUCTURE_BEGINS:
+            keyword = header[at : at + 8].rstrip()
+            if STRUCTURE.fullmatch(keyword):
+                cards.setdefault(keyword, []).append(header[at : at + 80])
     bitpix = integer_of(cards, number, "BITPIX")
     if bitpix not in BITPIX:
-        raise corrupt(number, "BITPIX = %d is none of %s" % (bitpix, ", ".join(map(str, BITPIX))))
+        text = "BITPIX = %d is none of %s" % (bitpix, ", ".join(map(str, BITPIX)))
+        raise corrupt(number, "bad-card", text)
     axes = within(number, "NAXIS", integer_of(cards, number, "NAXIS"), 0, limits.axes)
     lengths = [axis_length(cards, number, "NAXIS%d" % (axis + 1)) for axis in range(axes)]
     parameters = within(number, "PCOUNT", integer_of(cards, number, "PCOUNT", 0), 0, MOST)
@@ -2178,7 +2319,7 @@ def data_size(header: bytes, number: int, limits: Limits) -> int:
         elements *= length
     size = abs(bitpix) // 8 * groups * (parameters + elements)
     if size > MOST:
-        raise corrupt(number, "NAXISn declare more data than any file can hold")
+        raise corrupt(number, "bad-card", "NAXISn declare more data than any file can hold")
     return size
 
 
@@ -2186,54 +2327,127 @@ def axis_length(cards: Dict[bytes, List[bytes]], number: int, keyword: str) -> i
     return within(number, keyword, integer_of(cards, number, keyword), 0, MOST)
 
 
-def walk_hdus(stream: Union[Plain, Gunzipped], limits: Limits) -> Iterator[Hdu]:
-    """The HDUs of a file, one after the other. Bytes after the last that begin no extension are let be."""
-    at = 0
+def walk_hdus(stream: Union[Plain, Gunzipped], limits: Limits) -> Tuple[Hdu, ...]:
+    """The HDUs of a file. Bytes behind the last that begin no extension are counted in its `rest`."""
+    found: List[Hdu] = []
     room = limits.header_bytes
-    for number in range(limits.hdus + 1):
+    at = behind = 0
+    while True:
+        number = len(found)
         first = stream.read(BLOCK)
         if not begins_hdu(number, first):
-            return
+            found[-1] = found[-1]._replace(rest=behind + len(first) + stream.rest())
+            return tuple(found)
         if number == limits.hdus:
-            raise corrupt(number, "there are more than %d HDUs" % limits.hdus)
+            raise corrupt(number, "too-many-hdus", "there are more than %d HDUs" % limits.hdus)
         header = read_header(stream, number, first, room)
         room -= len(header)
         size = data_size(header, number, limits)
-        yield Hdu(at, header, at + len(header), size)
+        hdu = Hdu(at, header, at + len(header), size, packed=stream.packed)
+        at = hdu.data_offset + size + -size % BLOCK
         if number + 1 == limits.first:
-            return
-        there = stream.skip(size)
-        if there < size:
-            raise corrupt(number, "its header declares %d bytes of data, the file has %d" % (size, there))
-        padding = -size % BLOCK
-        at += len(header) + size + stream.skip(padding)
+            return tuple(found + [hdu])
+        stream.declare(number, hdu.data_offset + size)
+        if stream.ends_at(at):
+            return tuple(found + [hdu._replace(rest=-size % BLOCK)])
+        hdu, behind = through_data(stream, number, hdu, limits)
+        found.append(hdu)
+
+
+def through_data(stream: Union[Plain, Gunzipped], number: int, hdu: Hdu, limits: Limits) -> Tuple[Hdu, int]:
+    """Go over an HDU's data and padding: with what was to be found on the way, and the bytes of padding there are."""
+    total = Datasum() if limits.sums and carries_sum(hdu.header) else None
+    there = stream.skip(hdu.data_size, total)
+    if there < hdu.data_size:
+        text = "its header declares %d bytes of data, the file has %d" % (hdu.data_size, there)
+        raise corrupt(number, "cut-short", text)
+    padding = -hdu.data_size % BLOCK
+    if total is None and not limits.pixels:
+        return hdu, stream.skip(padding)
+    filled = stream.read(padding)
+    fill = b" " if hdu.header.startswith(b"XTENSION= 'TABLE   '") else b"\0"
+    stray = len(filled) - filled.count(fill)
+    if total is None:
+        return hdu._replace(stray=stray), len(filled)
+    total.update(filled)
+    return hdu._replace(datasum=total.value(), stray=stray), len(filled)
+
+
+def carries_sum(header: bytes) -> bool:
+    """Whether a header has a card DATASUM or CHECKSUM."""
+    return any(place_of(header, keyword) is not None for keyword in (b"DATASUM = ", b"CHECKSUM= "))
+
+
+def place_of(header: bytes, begin: bytes) -> Optional[int]:
+    """Where the first card that begins so stands."""
+    at = header.find(begin)
+    while at >= 0 and at % 80:
+        at = header.find(begin, at + 1)
+    return at if at >= 0 else None
 
 
 def begins_hdu(number: int, block: bytes) -> bool:
     """Whether an HDU begins here; Fault where one must, or where one is cut short."""
     if number == 0:
         if not block:
-            raise corrupt(0, "the file is empty")
-        if block.startswith(b"\x1f\x8b"):
-            raise corrupt(0, "the file is gzip data, so its name must end in .gz")
+            raise corrupt(0, "empty", "the file is empty")
+        if block.startswith(GZIP):
+            raise corrupt(0, "gzip-name", "it is gzip data, packed twice or under a name that does not end in .gz")
         if not re.match(rb"SIMPLE  = +[TF] *(/.*)?", block[:80], re.DOTALL):
-            raise corrupt(0, "the file does not begin with a card SIMPLE = T, so it is not FITS")
+            text = "the file does not begin with a card SIMPLE = T, so it is not FITS; it begins with %s"
+            raise corrupt(0, "not-fits", text % quoted(block))
+        if b"\n" in block[:82]:
+            raise corrupt(0, "not-fits", "the file is a text with the cards of a header, one on a line, and not FITS")
     elif not block.startswith(b"XTENSION= "):
         return False
     if len(block) < BLOCK:
-        raise corrupt(number, "the file ends inside the header, before an END card")
+        raise cut_header(number, block)
     return True
 
 
-def headers_of(fd: int, size: int, path: str, limits: Limits) -> Tuple[Hdu, ...]:
+def quoted(data: bytes) -> str:
+    """The beginning of something unknown, so that it can be shown."""
+    return ascii(data[:20].decode("latin-1")) if data[:20].strip(b"\0") else "zero bytes"
+
+
+def stream_of(file: Plain, path: str, limits: Limits) -> Union[Plain, Gunzipped]:
+    """The file as the walk reads it: unpacked where its name ends in .gz, or by its content where that is wanted."""
+    named = path.lower().endswith(".gz")
+    if not (named or limits.by_content):
+        return file
+    begin = file.begin(20)
+    if begin.startswith(GZIP):
+        return Gunzipped(file, limits)
+    if not named:
+        return file
+    if not begin:
+        raise corrupt_gzip("empty", "the gzip file is empty")
+    if begin.startswith(b"SIMPLE  ="):
+        text = "the name ends in .gz, but it is no gzip data: it was unpacked, and kept the name"
+        raise corrupt_gzip("gzip-name", text)
+    text = "the name ends in .gz, but it is no gzip data: it begins with %s"
+    raise corrupt_gzip("not-fits", text % quoted(begin))
+
+
+def headers_of(file: Plain, path: str, limits: Limits) -> Tuple[Hdu, ...]:
     """All HDUs of an open file; Fault "source corrupt" says the HDU, card and value."""
-    if not path.endswith(".gz"):
-        return tuple(walk_hdus(Plain(fd, size), limits))
-    stream = Gunzipped(fd, size, limits)
-    found = tuple(walk_hdus(stream, limits))
-    if limits.first is None:
-        stream.finish()
-    return found
+    try:
+        return walk_hdus(stream_of(file, path, limits), limits)
+    except EOFError:
+        raise Fault("source changed", "the file became shorter while it was read") from None
+
+
+def headers_at(tree: Tree, opening: threading.Lock, limits: Limits, path: str) -> Union[Tuple[Hdu, ...], Fault]:
+    """The HDUs of the file at a path, or its Fault. A tree is one thread's, so files are opened in turn."""
+    try:
+        with opening:
+            fd, state = tree.open_file(checked(path))
+        try:
+            return headers_of(Plain(fd, state.st_size), path, limits)
+        finally:
+            os.close(fd)
+    except (OSError, Fault) as error:
+        return fault_of(error, path, "source", "headers")
 
 
 # ----------------------------------------------------------------------------------------- the agent
@@ -2363,19 +2577,18 @@ class Agent:
         """The HDUs of each FITS file (gunzipped on the fly where its name ends in .gz), or its Fault.
 
         FITS 4.0 structure, held against the file's length: what is not FITS, cut short or damaged is "source
-        corrupt", with the HDU, card and value. No header makes this read or hold more than `limits` says.
+        corrupt", with the HDU, card and value, and a `code` in its facts. No header makes this read or hold more than
+        `limits` says. Where pixels are unpacked, some files are looked into side by side.
         """
         with self.tree() as tree:
-            for path in paths:
-                try:
-                    fd, state = tree.open_file(checked(path))
-                    try:
-                        found = headers_of(fd, state.st_size, path, limits)
-                    finally:
-                        os.close(fd)
-                    yield found
-                except (OSError, Fault) as error:
-                    yield fault_of(error, path, "source", "headers")
+            look = functools.partial(headers_at, tree, threading.Lock(), limits)
+            if not (limits.pixels or limits.sums) or limits.first is not None or WALKERS < 2:
+                for path in paths:
+                    yield look(path)
+                return
+            with ThreadPoolExecutor(WALKERS) as pool, closing(ahead(pool, look, paths, WALKERS)) as walked:
+                for _, future in walked:
+                    yield future.result()
 
     def remove(self, paths: Iterable[str]) -> Iterator[Union[str, Fault]]:
         """Remove files, durably: the path when it is gone (also when it was not there), or the Fault."""
@@ -2684,7 +2897,7 @@ def made_marker(tree: Tree, instance: str) -> str:
 
 # Over a channel both ends send frames: magic, what it is, size, body. A message is JSON, [name, body]; data are
 # bytes. Nothing that a shell prints can be taken for one: the first is looked for behind a greeting with a nonce.
-PROTOCOL = 1
+PROTOCOL = 2
 GREETING = b"\nstager-agent "
 HEAD = struct.Struct(">2sHI")
 MAGIC = b"\xf5S"
@@ -3004,7 +3217,7 @@ class Server:
             if isinstance(found, Fault):
                 self.answer("fault", plain_fault(found))
                 continue
-            self.answer("hdus", [[len(hdu.header), hdu.offset, hdu.data_offset, hdu.data_size] for hdu in found])
+            self.answer("hdus", [[len(hdu.header), hdu.offset] + list(hdu[2:]) for hdu in found])
             for hdu in found:
                 self.out.data(hdu.header)
 

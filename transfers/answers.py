@@ -23,6 +23,7 @@ DIGEST = re.compile(r"[a-z0-9_]{1,16}:[0-9a-f]{1,128}")
 INTEGER = range(-(1 << 63), 1 << 63)  # what a database holds
 INODE = range(1 << 64)
 SIZE = range(1 << 63)
+SUM = range(1 << 32)
 FACTS = 64  # of one fault
 FACT_ITEMS = 1000  # of one list among them
 WORDS = 4000  # characters of one text among them
@@ -149,14 +150,24 @@ def digest_at(algorithm: str, path: str, body: Any) -> tuple[str, int, str]:
 def hdus_of(limits: Limits, frames: Callable[[], tuple[str, Any]], path: str, body: Any) -> tuple[Hdu, ...]:
     """The HDUs that a message announces; their header bytes follow it."""
     rows: list[Any] = body if isinstance(body, list) else [None]
-    if len(rows) > limits.hdus or any(
-        not isinstance(row, list) or len(row) != 4 or any(type(value) is not int or value not in SIZE for value in row)
-        for row in rows
-    ):
+    if len(rows) > limits.hdus or not all(_is_hdu(row) for row in rows):
         refuse(f"no HDUs of {path}")
     if sum(row[0] for row in rows) > limits.header_bytes:
         refuse(f"more header bytes than asked for of {path}")
-    return tuple(Hdu(offset, _header(length, frames), at, size) for length, offset, at, size in rows)
+    return tuple(Hdu(offset, _header(length, frames), *facts) for length, offset, *facts in rows)
+
+
+def _is_hdu(row: Any) -> bool:
+    """Whether this is an HDU with the length of its header in the place of the header itself."""
+    if not isinstance(row, list) or len(row) != len(Hdu._fields):
+        return False
+    *sizes, datasum, rest, stray, packed = row
+    sizes += [stray, *([] if rest is None else [rest])]
+    return (
+        all(type(value) is int and value in SIZE for value in sizes)
+        and (datasum is None or (type(datasum) is int and datasum in SUM))
+        and type(packed) is bool
+    )
 
 
 def _header(length: int, frames: Callable[[], tuple[str, Any]]) -> bytes:

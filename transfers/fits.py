@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 BLOCK = 2880
 CARD = 80
@@ -21,44 +23,98 @@ _ALL_ONES = 0xFFFFFFFF
 _STRING = re.compile(r" *'((?:[^']|'')*)'")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[EeDd][+-]?[0-9]+)?")
-_VALUELESS = frozenset(("", "COMMENT", "HISTORY", "CONTINUE", "END"))
+_VALUELESS = (b"        ", b"COMMENT ", b"HISTORY ", b"CONTINUE", b"END     ")  # whatever stands in columns 9 and 10
+_NAMES = struct.Struct("8s2s70x")  # a card's keyword, and where its value indicator is
+_PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 class Header(Mapping[str, Value]):
     """The cards of one header in order, up to but not including END; a mapping from keyword to value.
 
-    A keyword that occurs twice has the value of its first card here; `all` gives every one.
+    A keyword that occurs twice has the value of its first card here; `all` gives every one. A value is made out
+    only when it is asked for: of the hundreds of cards of an archive's header a few are read.
     """
 
     def __init__(self, cards: Iterable[bytes]) -> None:
-        self.cards: tuple[bytes, ...] = tuple(cards)
-        self._places: dict[str, list[int]] = {}
-        for place, card in enumerate(self.cards):
-            name = keyword(card)
-            if name not in _VALUELESS and has_value(card):
-                self._places.setdefault(name, []).append(place)
+        """`cards` are 80 bytes each."""
+        raw = b"".join(cards)
+        self.raw = raw[: len(raw) // CARD * CARD]  # all cards in one piece
+        self._first: dict[bytes, int] = {}  # padded keyword: place of its first card
+        self._places: dict[bytes, list[int]] = {}  # of those that occur twice, all of them
+        self._index()
 
     @classmethod
     def parse(cls, raw: bytes) -> Header:
         """The header in these bytes; what follows END (or a last piece shorter than a card) is ignored."""
-        return cls(_until_end(raw))
+        return cls((raw,))
+
+    def _index(self) -> None:
+        first, several = self._first, self._places
+        for place, (name, mark) in enumerate(_NAMES.iter_unpack(self.raw)):
+            if mark != b"= ":
+                if name[:3] == b"END" and self._card(place).rstrip() == b"END":
+                    self.raw = self.raw[: place * CARD]
+                    break
+                if name != b"HIERARCH" or not has_value(self._card(place)):
+                    continue
+                name = _key(keyword(self._card(place)))
+            if first.setdefault(name, place) != place:
+                several.setdefault(name, [first[name]]).append(place)
+        for name in _VALUELESS:
+            first.pop(name, None)
+            several.pop(name, None)
+
+    @cached_property
+    def cards(self) -> tuple[bytes, ...]:
+        """Every card, 80 bytes each."""
+        return tuple(self._card(place) for place in range(len(self.raw) // CARD))
 
     def __getitem__(self, name: str) -> Value:
-        return self._value(self._places[name][0])
+        return self._value(self._first[_key(name)])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value, `default` for a keyword that is not there."""
+        place = self._first.get(_key(name))
+        return default if place is None else self._value(place)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _key(name) in self._first
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return (name.decode("latin-1").rstrip(" ") for name in self._first)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._first)
 
     def all(self, name: str) -> tuple[Value, ...]:
         """The values of all cards of this keyword, in order; empty when there is none."""
-        return tuple(self._value(place) for place in self._places.get(name, ()))
+        key = _key(name)
+        places = self._places.get(key) or [place for place in (self._first.get(key),) if place is not None]
+        return tuple(self._value(place) for place in places)
+
+    @property
+    def doubled(self) -> tuple[str, ...]:
+        """The keywords that have a value in more than one card."""
+        return tuple(name.decode("latin-1").rstrip(" ") for name in self._places)
+
+    @property
+    def printable(self) -> bool:
+        """Whether all is printable ASCII, which is all that FITS allows in a header (4.0, 3.2)."""
+        return not self.raw.translate(None, _PRINTABLE)
+
+    def find(self, pattern: re.Pattern[bytes]) -> Iterator[tuple[str, str]]:
+        """The keyword, and the text behind it, of every card in which the pattern is found."""
+        last = -1
+        for match in pattern.finditer(self.raw):
+            place = match.start() // CARD
+            if place != last and match.end() <= (place + 1) * CARD:
+                last, card = place, self._card(place)
+                yield keyword(card), card[8:].decode("latin-1").rstrip(" ")
 
     def card(self, name: str) -> bytes | None:
         """The raw first card of this keyword."""
-        return self.cards[self._places[name][0]] if name in self._places else None
+        place = self._first.get(_key(name))
+        return None if place is None else self._card(place)
 
     def whole(self, name: str) -> int | None:
         """The value as an integer; None when it is absent or no integer (a logical value is none)."""
@@ -69,23 +125,23 @@ class Header(Mapping[str, Value]):
         """NAXIS1, NAXIS2, ... as far as NAXIS says; None in place of one that is absent or no integer."""
         return tuple(self.whole(f"NAXIS{axis}") for axis in range(1, min(self.whole("NAXIS") or 0, 999) + 1))
 
+    def _card(self, place: int) -> bytes:
+        return self.raw[place * CARD : (place + 1) * CARD]
+
     def _value(self, place: int) -> Value:
-        value = parse_value(value_text(self.cards[place]))
+        value = parse_value(value_text(self._card(place)))
         while isinstance(value, str) and value.endswith("&"):
             place += 1
-            more = _continued(self.cards[place]) if place < len(self.cards) else None
+            more = _continued(self._card(place))
             if more is None:
                 break
             value = value[:-1] + more
         return value
 
 
-def _until_end(raw: bytes) -> Iterator[bytes]:
-    for start in range(0, len(raw) - CARD + 1, CARD):
-        card = raw[start : start + CARD]
-        if card.rstrip() == b"END":
-            return
-        yield card
+def _key(name: str) -> bytes:
+    """A keyword as the index has it: the bytes of columns 1 to 8, or the words of a HIERARCH card."""
+    return name.encode("latin-1", "backslashreplace").ljust(8)
 
 
 def keyword(card: bytes) -> str:

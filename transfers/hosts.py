@@ -134,7 +134,12 @@ class Host(Protocol):
         self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[tuple[str, int, str] | TransferError]: ...
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]: ...
+    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
+        """The HDUs of each FITS file. Sums that `limits` asks for are made where the file lies, over SFTP here.
+
+        What a file is not sound for is SourceCorrupt, with a `code` in its facts, and the number of the `hdu`.
+        """
+        ...
 
     def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
         """Unpack a .gz file into a scratch file beside it: see the agent's. Unsupported where there is no agent."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 from transfers.agent import (
     BLOCK,
-    CHUNK,
     HOLD,
     Cut,
     Datasum,
     Digests,
     Fault,
     Frame,
-    Gunzipped,
     Hdu,
     Limits,
     Piece,
@@ -30,6 +27,7 @@ from transfers.agent import (
     fault_of,
     folder_of,
     hasher,
+    headers_of,
     numpy,
     pack_numpy,
     pack_stdlib,
@@ -38,7 +36,6 @@ from transfers.agent import (
     stopped,
     stretches,
     summed_header,
-    walk_hdus,
 )
 from transfers.sftp_tree import SYNC, Tree
 from transfers.sftp_wire import Session, State
@@ -232,59 +229,50 @@ def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -
 # ------------------------------------------------------------------------------------------- headers
 
 
-class FarFile:
-    """A file over the wire as the walk over HDUs wants to read it: forward, a little at a time."""
+class FarPlain(Plain):
+    """A file over the wire for the walk over HDUs: forward, a little at a time, with what follows read ahead."""
 
-    def __init__(self, session: Session, handle: bytes, size: int, ahead: int) -> None:
+    def __init__(self, session: Session, handle: bytes, size: int) -> None:
         self.session = session
         self.handle = handle
         self.size = size
-        self.ahead = ahead
         self.at = 0
         self.held = b""  # what was read ahead, from `at` on
 
+    def begin(self, count: int) -> bytes:
+        """The file's first bytes, where nothing was read yet."""
+        return self._ahead(count)
+
+    def last(self, count: int) -> bytes:
+        count = min(count, self.size)
+        return b"".join(self.session.stretch(self.handle, self.size - count, count))
+
     def read(self, count: int) -> bytes:
         """Up to so many bytes; fewer only at the file's end."""
-        want = max(0, min(count, self.size - self.at))
-        if want > len(self.held):
-            ahead = min(max(want, self.ahead), self.size - self.at) - len(self.held)
-            try:
-                more = self.session.stretch(self.handle, self.at + len(self.held), ahead)
-                self.held += b"".join(more)
-            except EOFError:
-                self.size = self.at + len(self.held)  # it has become shorter
-        data, self.held = self.held[:count], self.held[count:]
+        data = self._ahead(count)
+        self.held = self.held[len(data) :]
         self.at += len(data)
         return data
 
-    def skip(self, count: int) -> int:
-        step = max(0, min(count, self.size - self.at))
-        self.at += step
+    def _ahead(self, count: int) -> bytes:
+        want = max(0, min(count, self.size - self.at))
+        if want > len(self.held):
+            ahead = min(max(want, HEADER_AHEAD), self.size - self.at) - len(self.held)
+            try:
+                self.held += b"".join(self.session.stretch(self.handle, self.at + len(self.held), ahead))
+            except EOFError:
+                self.size = self.at + len(self.held)  # it has become shorter
+        return self.held[:want]
+
+    def skip(self, count: int, total: Datasum | None = None) -> int:
+        step = super().skip(count, total)
         self.held = self.held[step:]
         return step
 
-    def finish(self) -> None:
-        """Nothing is left to check."""
-
-
-class FarPlain(FarFile, Plain):
-    """The same in the place of the agent's, which has a descriptor."""
-
-    def __init__(self, session: Session, handle: bytes, size: int) -> None:
-        FarFile.__init__(self, session, handle, size, HEADER_AHEAD)
-
-
-class FarGunzipped(Gunzipped):
-    """A .gz file, unpacked as it comes over the wire."""
-
-    def __init__(self, packed: FarFile, limits: Limits) -> None:
-        self.reading = packed  # type: ignore[assignment] # read(count) is all that is asked of it
-        self.most = limits.unpacked_free + limits.unpacked_ratio * packed.size
-        self.unpacker = zlib.decompressobj(31)
-        self.packed = b""
-        self.ready = b""
-        self.unpacked = 0
-        self.ended = False
+    def data(self, count: int) -> Iterator[memoryview]:
+        held = self.held[:count]
+        yield memoryview(held)
+        yield from self.session.stretch(self.handle, self.at + len(held), count - len(held))
 
 
 def headers_at(tree: Tree, path: str, limits: Limits) -> tuple[Hdu, ...]:
@@ -292,13 +280,7 @@ def headers_at(tree: Tree, path: str, limits: Limits) -> tuple[Hdu, ...]:
     handle, state = tree.open_file(checked(path))
     session = tree.session
     try:
-        if not path.endswith(".gz"):
-            return tuple(walk_hdus(FarPlain(session, handle, state.st_size), limits))
-        stream = FarGunzipped(FarFile(session, handle, state.st_size, CHUNK), limits)
-        found = tuple(walk_hdus(stream, limits))
-        if limits.first is None:
-            stream.finish()
-        return found
+        return headers_of(FarPlain(session, handle, state.st_size), path, limits)
     finally:
         if session.alive:
             session.close_handle(handle)

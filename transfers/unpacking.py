@@ -18,7 +18,7 @@ from typing import IO
 from transfers.agent import Hdu, Want
 from transfers.errors import SourceCorrupt, Transient, Unsupported, from_fault, from_os_error
 from transfers.fits import BLOCK, Header, header_bytes
-from transfers.hosts import Host, Stop, never
+from transfers.hosts import Host, Stop, never, only
 from transfers.local import LocalHost
 
 LIMIT = 4 << 30
@@ -49,7 +49,8 @@ def unpack(
 
     The file is the caller's to remove; after an error nothing is left. `size`, `mtime_ns` and `digest` are
     what the packed file is expected to be, as in a Want. A packed file that is truncated, damaged or
-    unpacks to more than `limit` bytes is SourceCorrupt; `stop` ends the work as Transient.
+    unpacks to more than `limit` bytes is SourceCorrupt, with the HDU in its fact `hdu` where the damage lies in
+    one; `stop` ends the work as Transient.
     """
     match = _PACKED.search(path)
     if not match or not match[0]:
@@ -69,8 +70,12 @@ def unpack(
 def _unpack(chunks: Iterable[bytes], packing: Sequence[str | None], scratch: LocalHost, limit: int, stop: Stop) -> str:
     tiled, zipped = packing
     with _made(scratch, keep=not tiled) as first:
-        with first.open("wb") as file:
-            _fetch(chunks, file, limit, zipped=bool(zipped))
+        try:
+            with first.open("wb") as file:
+                _fetch(chunks, file, limit, zipped=bool(zipped))
+        except SourceCorrupt as error:
+            _locate(error, scratch, first.name)
+            raise
         if not tiled:
             return first.name
         with _made(scratch, keep=True) as plain:
@@ -78,6 +83,13 @@ def _unpack(chunks: Iterable[bytes], packing: Sequence[str | None], scratch: Loc
             with first.open("rb") as packed, plain.open("wb") as file:
                 _unpack_tiles(hdus, packed, file, limit, stop)
             return plain.name
+
+
+def _locate(error: SourceCorrupt, scratch: LocalHost, name: str) -> None:
+    """Give the error the HDU in which what could be unpacked ends: that is where the damage lies."""
+    found = only(scratch.headers([name]))
+    if isinstance(found, SourceCorrupt) and "hdu" in found.facts:
+        error.facts.setdefault("hdu", found.facts["hdu"])
 
 
 @contextmanager
@@ -158,39 +170,47 @@ def _inflate(member: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
 
 def _walk(scratch: LocalHost, name: str) -> Sequence[Hdu]:
     """The HDUs of an unzipped file, by the bounded reader."""
-    for found in scratch.headers([name]):
-        if isinstance(found, SourceCorrupt):
-            raise SourceCorrupt(f"what is in it is no sound FITS file: {found.text}") from found
-        if isinstance(found, Exception):
-            raise found
-        return found
-    raise SourceCorrupt("it has no HDU")
+    found = only(scratch.headers([name]))
+    if isinstance(found, SourceCorrupt):
+        raise SourceCorrupt(f"what is in it is no sound FITS file: {found.text}", facts=found.facts) from found
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _unpack_tiles(hdus: Sequence[Hdu], packed: IO[bytes], file: IO[bytes], limit: int, stop: Stop) -> None:
-    from transfers.tiles import check_tiles, image_cards, pixels  # imported late: it takes all of astropy's FITS
-
     headers = [Header.parse(hdu.header) for hdu in hdus]
     # fpack puts a primary image in the first extension, behind an empty primary HDU that is not the file's.
     skipped = len(headers) > 1 and headers[1].get("ZSIMPLE") is True
-    written = 0
+    room = limit
     for index, (hdu, header) in enumerate(zip(hdus, headers, strict=True)):
         if index == 0 and skipped:
             continue
         _check_stop(stop)
-        place = _place(index, header)
-        tiled = header.get("ZIMAGE") is True
-        written += check_tiles(hdu, header, place) if tiled else hdu.data_size
-        if written > limit:
-            raise SourceCorrupt(f"{place} brings it to {written} bytes unpacked, over the bound of {limit}")
-        if tiled:
-            file.write(header_bytes(image_cards(header)))
-            data = pixels(hdu, header, packed, place)
-            file.write(data)
-            file.write(b"\0" * (-len(data) % BLOCK))
-        else:
-            file.write(hdu.header)
-            _copy(packed, hdu, file)
+        try:
+            room -= _unpack_hdu(hdu, header, _place(index, header), packed, file, room)
+        except SourceCorrupt as error:
+            error.facts.setdefault("hdu", index)
+            raise
+
+
+def _unpack_hdu(hdu: Hdu, header: Header, place: str, packed: IO[bytes], file: IO[bytes], room: int) -> int:
+    """Write one HDU as it was before its compression; the bytes of its data, which must fit into `room`."""
+    from transfers.tiles import check_tiles, image_cards, pixels  # imported late: it takes all of astropy's FITS
+
+    tiled = header.get("ZIMAGE") is True
+    size = check_tiles(hdu, header, place) if tiled else hdu.data_size
+    if size > room:
+        raise SourceCorrupt(f"{place}, of {size} bytes, brings it beyond the bound of what a file may unpack to")
+    if tiled:
+        file.write(header_bytes(image_cards(header)))
+        data = pixels(hdu, header, packed, place)
+        file.write(data)
+        file.write(b"\0" * (-len(data) % BLOCK))
+    else:
+        file.write(hdu.header)
+        _copy(packed, hdu, file)
+    return size
 
 
 def _place(index: int, header: Header) -> str:

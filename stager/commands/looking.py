@@ -99,14 +99,23 @@ def show(
         bool, typer.Option("--attempts", help="Every try of these items, with its cause and side.")
     ] = False,
     most: Annotated[int, typer.Option("--most", min=1, help="How many items to show at the most.")] = 50,
+    as_map: Annotated[
+        bool,
+        typer.Option("--map", help="The focal plane, a sign for each CCD: of visits that are not whole, or of --visit."),
+    ] = False,
+    visit: Annotated[str | None, typer.Option("--visit", metavar="VISIT", help="Of this visit, with --map.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """A manifest's items, and why they wait or are held.
+    """A manifest's items, and why they wait or are held; or how its visits stand on the focal plane.
 
-    Exit status: 0 when drawn; 2 for an unknown manifest or state.
+    Exit status: 0 when drawn; 2 for an unknown manifest, state or visit, or a camera without a map.
     """
     from stager import drawing, showing
+
+    if as_map or visit is not None:
+        _show_map(manifest, visit, as_map, state is not None or attempts, as_json, config)
+        return
     from stager.status import STATES
 
     if state is not None and state not in STATES:
@@ -119,7 +128,7 @@ def show(
         return
     out = console()
     out.print(drawing.cell(found.heading))
-    rows = [(item.state, item.source, item.destination or "-", item.reason or "") for item in found.items]
+    rows = [(item.state, item.source, item.destination or "-", item.why) for item in found.items]
     out.print(drawing.table(["State", "Source", "Destination", "Why"], rows))
     if found.more:
         say(f"and {found.more} more; `--state`, `--most` and `--json` choose")
@@ -130,6 +139,24 @@ def show(
             for a in found.attempts
         ]
         out.print(drawing.table(columns, tried, "Attempts"))
+
+
+def _show_map(
+    manifest: str, visit: str | None, as_map: bool, of_items: bool, as_json: bool, config: str | None
+) -> None:
+    from stager import drawing_maps, mapping
+
+    if of_items or not as_map:
+        complain("--visit goes with --map" if not as_map else "--map shows no items, so no --state and no --attempts")
+        raise typer.Exit(Exit.USAGE)
+    with opened(config) as (read, database):
+        found = mapping.maps(database, manifest, visit, read.camera_folders)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    out = console()
+    for drawn in drawing_maps.maps(found, drawing_maps.signs(out.encoding), out.width):
+        out.print(drawn)
 
 
 def wait(

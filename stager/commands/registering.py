@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from stager.commands.common import ConfigOption, Exit, JsonOption, console, opened, print_json, say
-
-MOST_LINES = 50  # of a report of what is wrong; `--json` has all
+from stager.commands.common import ConfigOption, Exit, JsonOption, complain, console, opened, print_json
 
 app = typer.Typer(no_args_is_help=True, help="What landed, by its header; what is missing; what has bad headers.")
 
 
 @app.command("check")
 def registry_check(
-    dataset: Annotated[str | None, typer.Argument(help="A dataset; without it, all.")] = None,
+    dataset: Annotated[str | None, typer.Argument(help="A dataset or a manifest; without it, all.")] = None,
+    registry: Annotated[
+        Path | None,
+        typer.Option("--registry", metavar="FILE", help="Hold this registry.sqlite3 against what is proven."),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", metavar="NAME", help="Whose registry it is; else by its columns.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Completeness by visit, and images whose headers have something wrong.
+    """How complete each visit is, and what was found in headers; with --registry, what a registry lacks of it.
 
-    Exit status: 0 when every visit is whole and every header good; 1 when not.
+    A registry alone, without a dataset, is held against its camera where nothing of it is known here. Exit status: 0
+    when every visit is whole, none is a stray and nothing worse than a note was found in headers; 1 when not; 2 for a
+    name that nobody submitted, or a file that is no registry; 3 when nothing is known at all.
     """
-    from dataclasses import asdict
+    from stager import drawing_maps, registry_checks
 
-    from stager import completeness, drawing, findings
-
-    with opened(config) as (_, database):
-        visits = completeness.completeness(database, dataset)
-        found = findings.findings(database, dataset)
-    whole = all(visit.proven == visit.expected and not visit.bad for visit in visits)
+    if camera is not None and registry is None:
+        complain("--camera says whose --registry it is: give that too")
+        raise typer.Exit(Exit.USAGE)
+    with opened(config) as (read, database):
+        found = registry_checks.check(database, dataset, registry, camera, read.camera_folders)
     if as_json:
-        print_json({"visits": [asdict(visit) for visit in visits], "findings": [asdict(one) for one in found]})
-        raise typer.Exit(Exit.DONE if whole and not found else Exit.FAILED)
-    counts = ["expected", "proven", "missing", "registered", "bad"]
-    counts[3:3] = [name for name in ("held", "excluded") if any(getattr(visit, name) for visit in visits)]
-    rows = [(v.dataset, v.host, v.visit, *(getattr(v, name) for name in counts)) for v in visits]
-    headings = ["images" if name == "registered" else name for name in counts]
-    columns: list[Any] = ["Dataset", "Host", "Visit", *((name.capitalize(), "right") for name in headings)]
-    out = console()
-    out.print(drawing.table(columns, rows))
-    summaries = findings.summaries(found)
-    for line in summaries[:MOST_LINES]:
-        out.print(drawing.cell(line))
-    if len(summaries) > MOST_LINES:
-        say(f"and {len(summaries) - MOST_LINES} more; `--json` has them all")
-    raise typer.Exit(Exit.DONE if whole and not found else Exit.FAILED)
+        print_json(found.as_dict())
+    else:
+        out = console()
+        for drawn in drawing_maps.check(found, out.width, brief=out.is_terminal):
+            out.print(drawn)
+    if found.empty:
+        complain("no visit is known: nothing with a camera has been submitted, so there is nothing to check")
+        raise typer.Exit(Exit.INCOMPLETE)
+    raise typer.Exit(Exit.DONE if found.well else Exit.FAILED)

@@ -14,10 +14,7 @@ import sqlalchemy as sa
 from stager import triggers
 from stager.database import Database, again
 from stager.models import TriggerState
-
-
-class QueueError(Exception):
-    """A trigger that is not there, or not in a state that allows what was asked; the sentence says which."""
+from stager.queues.errors import QueueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +101,23 @@ def _state(connection: Any, queue: str, trigger_id: str) -> str:
     if found is None:
         raise QueueError(f"queue {queue} has no trigger {trigger_id}; `stager queue list {queue}` shows them")
     return str(found)
+
+
+def see(database: Database, queue: str, trigger_id: str) -> None:
+    """Raises QueueError where the queue has no such trigger."""
+    with database.read() as connection:
+        _state(connection, queue, trigger_id)
+
+
+def newest(database: Database, queue: str) -> list[str]:
+    """The id of the newest trigger of each group, the oldest first."""
+    query = sa.text("""
+        SELECT id FROM triggers t WHERE queue = :queue AND NOT EXISTS (
+            SELECT 1 FROM triggers n WHERE n.dataset = t.dataset AND n.group_label = t.group_label
+              AND n.queue = t.queue AND n.revision > t.revision)
+        ORDER BY created_at, id""")
+    with database.read() as connection:
+        return [row[0] for row in connection.execute(query, {"queue": queue})]
 
 
 def waiting(database: Database, queue: str) -> list[Waiting]:

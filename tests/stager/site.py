@@ -23,7 +23,8 @@ from stager.opening import Hosts
 from stager.retrying import Decision, decide
 from stager.routes import Traffic
 from stager.submitting import Submitted, submit
-from stager.working import Batch, carry_out
+from stager.batches import Batch
+from stager.working import carry_out
 from transfers.errors import TransferError
 from transfers.hosts import Receipt
 

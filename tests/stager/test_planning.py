@@ -13,9 +13,9 @@ from manifests.cameras import load
 from manifests.manifest import Manifest
 from manifests.parts import Exclusion
 from manifests.reading import read_text
+from stager.expecting import Expectation
 from stager.focal_planes import Look
 from stager.planning import (
-    Expectation,
     Planned,
     check_ids,
     finder,

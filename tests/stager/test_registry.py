@@ -20,7 +20,7 @@ def landed(site: Site, visit: Visit, **said: object) -> None:
 def test_every_image_that_landed_is_registered_by_its_header(site: Site) -> None:
     landed(site, SMALL)
     rows = site.rows(
-        "SELECT dataset, host, path, layout, visit, ids, mjd, scale, exptime, problem FROM images ORDER BY path"
+        "SELECT dataset, host, path, layout, visit, ids, mjd, scale, exptime FROM images ORDER BY path"
     )
     assert len(rows) == 2 * 2 * 2
     first = rows[0]
@@ -32,27 +32,7 @@ def test_every_image_that_landed_is_registered_by_its_header(site: Site) -> None
         SMALL.visit,
     )
     assert json.loads(first[5])["sensor"] == "0,0"
-    assert first[6:] == (49552.28496, "tai", 15.0, None)
-
-
-def test_a_sensor_with_bad_times_is_registered_and_reported(site: Site) -> None:
-    landed(site, Visit(sensors=("00", "01"), channels=("00",), snaps=(0,), bad_times=(("23", "01"),)))
-    (finding,) = findings.findings(site.database)
-    assert "S01" in finding.location
-    assert "MJD" in finding.problem
-    assert findings.findings(site.database, "another dataset") == []
-    (visit,) = completeness.completeness(site.database)
-    assert (visit.registered, visit.bad, visit.proven) == (2, 1, 2)
-
-
-def test_a_header_that_says_other_ids_than_the_path_is_reported(site: Site) -> None:
-    (name,) = write_visit(site.path("a:"), Visit(sensors=("00",), channels=("00",), snaps=(0,)), shape=(2, 3))
-    wrong = site.path("a:") / str(name).replace("S00", "S11")
-    wrong.parent.mkdir(parents=True)
-    site.path(f"a:{name}").rename(wrong)
-    site.run(source="a:raw/**", destination="b:ImSim/raw", camera="lsst_imsim")
-    (finding,) = findings.findings(site.database)
-    assert finding.problem == "sensor is 0,0 by the header and 1,1 by the path"
+    assert first[6:] == (49552.28496, "tai", 15.0)
 
 
 def test_completeness_counts_what_is_missing_held_and_excluded_by_visit(site: Site) -> None:
@@ -74,10 +54,10 @@ def test_the_pieces_of_a_focal_plane_are_registered_with_their_ids(sqlite_site: 
     site.path("a:in").mkdir()
     write_focal_plane(site.path("a:in/1038843o.fits"), Exposure(), rows=33)
     site.run(kind="chop", source="a:in/*.fits", destination="b:out", camera="cfht_megacam")
-    rows = site.rows("SELECT visit, ids, mjd, scale, problem FROM images ORDER BY path")
+    rows = site.rows("SELECT visit, ids, mjd, scale FROM images ORDER BY path")
     assert len(rows) == 72
     ids = json.loads(rows[-1][1])
     assert {name: ids[name] for name in ("field", "visit", "filter", "ccd", "amp")} == {
         "field": "D3", "visit": 1038843, "filter": "r", "ccd": 35, "amp": 1,
     }  # fmt: skip
-    assert rows[0][2:] == (54771.1929897, "utc", None)
+    assert rows[0][2:] == (54771.1929897, "utc")

@@ -58,6 +58,28 @@ def test_its_keywords_stand_in_the_real_order(tmp_path: Path, shared: Path) -> N
         assert [keyword(card) for card in Header.parse(raw[start:]).cards] == real_keywords(dump, hdu)
 
 
+def test_one_that_was_not_spliced_has_the_amplifiers_of_the_real_one(tmp_path: Path, shared: Path) -> None:
+    path = write_focal_plane(tmp_path / "688231o.fits", rows=2, spliced=False)
+    dump = gzip.decompress((shared / "data" / "cfht_headers" / "688231o.fits.header.gz").read_bytes())
+    real = [Header.parse(b"XTENSION" + text.replace(b"\n", b"")) for text in dump.split(b"XTENSION")[1:]]
+    with astropy_fits.open(path) as hdus:
+        assert hdus[0].header["NEXTEND"] == 72
+        assert b"imsplice" not in path.read_bytes()
+        for hdu, header in zip(hdus[1:], real, strict=True):
+            for name in ("AMPNAME", "EXTVER", "CCDNAME", "CCDNICK", "GAIN"):
+                assert hdu.header[name] == header[name]
+            assert hdu.header["EXTNAME"] == header.all("EXTNAME")[1]
+            assert hdu.header["DETSEC"].split(",")[0] == str(header["DETSEC"]).split(",")[0]
+
+
+def test_a_focal_plane_may_have_40_ccds(tmp_path: Path) -> None:
+    with astropy_fits.open(write_focal_plane(tmp_path / "1927963o.fits", rows=2, ccds=range(40))) as hdus:
+        header = hdus[0].header
+        assert (len(hdus), header["NEXTEND"], header["NCCDS"], header["NAMPS"]) == (41, 40, 40, 80)
+        assert hdus[40].header["AMPNAME"] == "39a + 39b"
+        assert len({hdu.header["DETSEC"] for hdu in hdus[1:]}) == 40
+
+
 def test_a_full_size_focal_plane_is_written_in_flat_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     path = write_focal_plane(tmp_path / "1038843o.fits.gz", rows=1000, ccds=range(6))

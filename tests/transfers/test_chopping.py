@@ -1,4 +1,8 @@
-"""A focal plane chopped: cards verbatim, pixels in their place, sums right, and clear refusals."""
+"""A focal plane chopped: cards verbatim, pixels in their place, sums right, and clear refusals.
+
+Which CCD an extension is of, and whether all are there, is the camera's to say: tests/manifests/test_chop_rules.py,
+and for whole files tests/stager/test_focal_planes.py.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from astropy.io import fits as astropy_fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stager.samples import FULL_ROWS, OVERSCAN, Exposure, focal_plane_pixels, write_focal_plane
+from stager.samples import FULL_ROWS, OVERSCAN, amplifier_pixels, focal_plane_pixels, write_focal_plane
 from transfers import fits
 from transfers.agent import Cut, Hdu, Piece, Want
-from transfers.chopping import Amplifier, ChopRule, pieces, printable, string_cards
+from transfers.chopping import ChopRule, Extension, Made, Strip, pieces, printable, string_cards
 from transfers.copying import copy
 from transfers.errors import SourceCorrupt, TransferError
 from transfers.fits import Header
@@ -31,21 +35,9 @@ REMOVED = (
     *("ASECA", "DSECA", "TSECA", "BSECA", "CSECA"),
     *("ASECB", "DSECB", "TSECB", "BSECB", "CSECB"),
 )
-RULE = ChopRule(
-    amplifiers=(
-        Amplifier(0, "A", (1, 1056), (("GAIN", "GAINA"), ("RDNOISE", "RDNOISEA"))),
-        Amplifier(
-            1,
-            "B",
-            (1057, 2112),
-            (("GAIN", "GAINB"), ("RDNOISE", "RDNOISEB")),
-            (("exact", -1056), ("historic", -1024)),
-        ),
-    ),
-    removed=REMOVED,
-    counts=(36, 40),
-    calibration_counts=(18, 36, 40),
-)
+RULE = ChopRule(2112, REMOVED)
+A = Strip({"ccd": 0, "amp": 0}, (1, 1056), (("GAIN", "GAINA"), ("RDNOISE", "RDNOISEA")))
+B = Strip({"ccd": 0, "amp": 1}, (1057, 2112), (("GAIN", "GAINB"), ("RDNOISE", "RDNOISEB")), -1056)
 OUT = "/usr/data/CFHTDeep"
 
 Cards = list[bytes]
@@ -66,9 +58,25 @@ def walk(path: Path) -> tuple[Hdu, ...]:
     return found
 
 
-def chopped(path: Path, rule: ChopRule = RULE, crpix: str = "exact") -> dict[tuple[int, int], Piece]:
-    found = pieces(walk(path), rule, destination, OUT, crpix=crpix, host="lsst10", path=path.name)
-    return {(ids["ccd"], ids["amp"]): piece for ids, _, piece in found}
+def extensions(path: Path, *strips: Strip) -> list[Extension]:
+    """The extensions of a file, in the order of their CCDs, each to be cut into these strips."""
+    return [
+        Extension(
+            f"ccd{ccd:02d}",
+            hdu,
+            Header.parse(hdu.header),
+            tuple(replace(strip, ids={**strip.ids, "ccd": ccd}) for strip in strips or (A, B)),
+        )
+        for ccd, hdu in enumerate(walk(path)[1:])
+    ]
+
+
+def recipes(path: Path, rule: ChopRule = RULE, *strips: Strip) -> list[Made]:
+    return pieces(extensions(path, *strips), rule, destination, OUT)
+
+
+def chopped(path: Path, rule: ChopRule = RULE, *strips: Strip) -> dict[tuple[int, int], Piece]:
+    return {(made.ids["ccd"], made.ids["amp"]): made.piece for made in recipes(path, rule, *strips)}
 
 
 def changed(path: Path, change: Change) -> Path:
@@ -81,10 +89,6 @@ def changed(path: Path, change: Change) -> Path:
     ]
     path.write_bytes(b"".join(fits.header_bytes(cards) + data for cards, data in change(parts)))
     return path
-
-
-def without(index: int) -> Change:
-    return lambda hdus: hdus[:index] + hdus[index + 1 :]
 
 
 def with_card(index: int, name: str, text: str | None) -> Change:
@@ -122,13 +126,15 @@ def own(plane: Path, tmp_path: Path) -> Path:
 
 
 def test_a_focal_plane_becomes_a_piece_for_each_amplifier_in_order(plane: Path) -> None:
-    found = pieces(walk(plane), RULE, destination, OUT)
-    assert [(ids["ccd"], ids["amp"]) for ids, _, _ in found] == [(ccd, amp) for ccd in range(36) for amp in (0, 1)]
-    assert found[47][1] == "D3/raw/v1038843-fr/s00/c23-a1.fits"
+    found = recipes(plane)
+    assert [(made.ids["ccd"], made.ids["amp"]) for made in found] == [(ccd, amp) for ccd in range(36) for amp in (0, 1)]
+    assert found[47].destination == "D3/raw/v1038843-fr/s00/c23-a1.fits"
     data = walk(plane)[24].data_offset
-    assert found[46][2].cuts == (Cut(data, 2112, 4224, 8),)
-    assert found[47][2].cuts == (Cut(data + 2112, 2112, 4224, 8),)
-    assert all((len(piece.header) + 2112 * 8 + piece.pad) % 2880 == 0 for _, _, piece in found)
+    assert found[46].piece.cuts == (Cut(data, 2112, 4224, 8),)
+    assert found[47].piece.cuts == (Cut(data + 2112, 2112, 4224, 8),)
+    assert all((len(made.piece.header) + 2112 * 8 + made.piece.pad) % 2880 == 0 for made in found)
+    assert {made.shift for made in found[::2]} == {0}
+    assert {made.shift for made in found[1::2]} == {-1056}
 
 
 def expected_cards(source: Header, amp: int, ccd: int, crpix1: str) -> list[bytes]:
@@ -157,15 +163,15 @@ def expected_cards(source: Header, amp: int, ccd: int, crpix1: str) -> list[byte
     return [line.ljust(80) for line in lines]
 
 
-@pytest.mark.parametrize(("crpix", "shift"), [("exact", -1056), ("historic", -1024)])
-def test_all_other_cards_are_kept_byte_for_byte(plane: Path, crpix: str, shift: int) -> None:
-    found = chopped(plane, crpix=crpix)
+@pytest.mark.parametrize("shift", [-1056, -1024])
+def test_all_other_cards_are_kept_byte_for_byte(plane: Path, shift: int) -> None:
+    found = chopped(plane, RULE, A, replace(B, shift=shift))
     for (ccd, amp), piece in found.items():
         source = Header.parse(walk(plane)[ccd + 1].header)
         shown = str(Decimal(str(source["CRPIX1"])) + shift)
         assert list(Header.parse(piece.header).cards) == expected_cards(source, amp, ccd, shown)
     b = Header.parse(found[0, 1].header)
-    assert b["CRPIX1"] == {"exact": -8356.4, "historic": -8324.4}[crpix]
+    assert b["CRPIX1"] == {-1056: -8356.4, -1024: -8324.4}[shift]
     assert b["QID"] == 55100500000000020236
     assert b["GAIN"] == 1.63
     assert (b.card("GAIN") or b"")[30:].startswith(b" / Gain (e-/ADU) of the B amplifier")
@@ -196,12 +202,78 @@ def test_crpix1_that_is_no_number_is_said(own: Path) -> None:
         chopped(own)
 
 
-@pytest.mark.parametrize("obstype", ["BIAS", "DARK", "FLAT", "FRINGE"])
-def test_calibrations_keep_their_crpix(tmp_path: Path, obstype: str) -> None:
-    path = write_focal_plane(tmp_path / "b.fits", Exposure(obstype=obstype), rows=2)
-    source = Header.parse(walk(path)[1].header)
-    for amp in (0, 1):
-        assert Header.parse(chopped(path)[0, amp].header).card("CRPIX1") == source.card("CRPIX1")
+def test_what_is_not_shifted_keeps_its_crpix(plane: Path) -> None:
+    source = Header.parse(walk(plane)[1].header)
+    found = recipes(plane, RULE, A, replace(B, shift=0))
+    assert {made.shift for made in found} == {0}
+    for made in found[:2]:
+        assert Header.parse(made.piece.header).card("CRPIX1") == source.card("CRPIX1")
+
+
+def test_the_shift_that_is_told_is_the_one_that_was_applied(own: Path) -> None:
+    changed(own, with_card(5, "CRPIX1", None))
+    assert [made.shift for made in recipes(own)[6:12]] == [0, -1056, 0, 0, 0, -1056]
+
+
+def test_an_extension_that_is_one_amplifier_is_taken_whole_with_its_cards(tmp_path: Path) -> None:
+    path = write_focal_plane(tmp_path / "688231o.fits", rows=33, ccds=range(17, 19), spliced=False)
+    found = recipes(path, ChopRule(1056), Strip({"ccd": 0, "amp": 0}, (1, 1056)))
+    for hdu, made in zip(walk(path)[1:], found, strict=True):
+        assert made.piece.cuts == (Cut(hdu.data_offset, 2112, 2112, 33),)
+        first, *kept = Header.parse(made.piece.header).cards[:-3]
+        assert first.startswith(b"SIMPLE  =                    T")
+        assert kept == [
+            card for card in Header.parse(hdu.header).cards[1:] if fits.keyword(card) not in ("PCOUNT", "GCOUNT")
+        ]
+
+
+def hazards() -> Cards:
+    """Cards that a chop has no say in, whatever they look like."""
+    return [
+        card.encode("latin-1").ljust(80)
+        for card in (
+            "HIERARCH CRPIX1 = 12.5 / not the keyword of these letters",
+            "HIERARCH GAIN = 3.3 / nor this",
+            "HIERARCH DETSEC = '[1:2,3:4]' / nor this",
+            "HIERARCH ESO DET CHIP1 NAME = 'x' / a long keyword",
+            "LONGTEXT= 'begins here and &'",
+            "CONTINUE  'goes on&'",
+            "CONTINUE  ' to its end' / with a comment",
+            "COMMENT DETSEC = '[0:0,0:0]' stood here once",
+            "HISTORY imsplice: GAIN replaced by a pair",
+            "        = 'no keyword'",
+            "UTC-OBS2= '5:23:35.46'",
+            "QID2    = 55100500000000020236",
+            "lower   = 'case'",
+            "TRAILING=                 5  /   blanks   kept  ",
+            "NOSLASH =                 'a'comment",
+        )
+    ]
+
+
+@pytest.mark.parametrize("spliced", [True, False])
+def test_long_keywords_continued_strings_and_comments_survive(tmp_path: Path, spliced: bool) -> None:
+    def change(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
+        for cards, _ in hdus[1:]:
+            cards[40:40] = hazards()
+        return hdus
+
+    path = write_focal_plane(tmp_path / "1038843o.fits", rows=8, ccds=range(1), spliced=spliced)
+    whole = Strip({"ccd": 0, "amp": 0}, (1, 1056))
+    found = recipes(changed(path, change), *((RULE,) if spliced else (ChopRule(1056), whole)))
+    for made in found:
+        kept = Header.parse(made.piece.header).cards
+        start = kept.index(hazards()[0])
+        assert list(kept[start : start + len(hazards())]) == hazards()
+
+
+def test_a_removed_string_goes_with_its_continuation(own: Path) -> None:
+    def change(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
+        cards, _ = hdus[1]
+        cards[30:30] = [b"BSECA   = 'long &'".ljust(80), b"CONTINUE  'end'".ljust(80)]
+        return hdus
+
+    assert b"CONTINUE" not in chopped(changed(own, change))[0, 0].header
 
 
 def test_old_sums_go_and_new_ones_come_last(own: Path) -> None:
@@ -240,97 +312,51 @@ def test_a_path_beyond_ascii_is_written_with_escapes() -> None:
     assert printable("/a\udcff") == "/a\\xff"
 
 
-def extname(value: str | None) -> Change:
-    def change(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
-        for index in range(1, len(hdus)):
-            hdus = with_card(index, "EXTNAME", value)(hdus)
-        return hdus
-
-    return change
-
-
-def both(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
-    for cards, _ in hdus[1:]:
-        cards.insert(10, b"EXTNAME = 'COMPRESSED_IMAGE'".ljust(80))
-    return hdus
-
-
-def nameless(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
-    hdus = extname(None)(hdus)
-    for index in range(1, len(hdus)):
-        hdus = with_card(index, "EXTVER", None)(hdus)
-    return hdus
-
-
-def reversed_order(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
-    return [hdus[0], *reversed(hdus[1:])]
-
-
-@pytest.mark.parametrize("change", [extname(None), both, nameless, reversed_order, with_card(0, "NEXTEND", None)])
-def test_the_ccd_is_found_whatever_names_the_extensions_have(own: Path, change: Change) -> None:
-    found = chopped(changed(own, change))
-    assert sorted(found) == [(ccd, amp) for ccd in range(36) for amp in (0, 1)]
-    assert b"'07a + 07b'" in found[7, 0].header
-
-
-def test_half_a_mosaic_is_a_whole_calibration_but_no_whole_exposure(tmp_path: Path) -> None:
-    path = write_focal_plane(tmp_path / "d.fits", Exposure(obstype="BIAS"), rows=2, ccds=range(18, 36))
-    assert sorted({ccd for ccd, _ in chopped(path)}) == list(range(18, 36))
-    path = write_focal_plane(tmp_path / "o.fits", rows=2, ccds=range(18))
-    with pytest.raises(SourceCorrupt, match="18 CCDs where a whole focal plane has 36 or 40: ccd18, ccd19"):
-        chopped(path)
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without(18), r"NEXTEND says 36 extensions, the file has 35: ccd17 missing"),
-        (
-            lambda hdus: with_card(0, "NEXTEND", f"{35:>20}")(without(18)(hdus)),
-            r"35 CCDs where a whole focal plane has 36 or 40: ccd17 missing",
-        ),
-        (lambda hdus: [*hdus, hdus[36]], r"ccd35 is there more than once"),
-        (lambda hdus: hdus[:1], r"NEXTEND says 36 extensions, the file has 0"),
-        (with_card(8, "EXTNAME", "'ccd09   '"), r"extension 8 .*'ccd09' and EXTVER 7 disagree"),
-        (lambda hdus: with_card(8, "EXTVER", f"{77:>20}")(extname(None)(hdus)), r"CCD 77; there are 0 to 39"),
-        (with_card(6, "NAXIS1", f"{2111:>20}"), r"extension 6 \(ccd05\) has NAXIS1 2111 where 2112"),
-        (with_rows(6, 9), r"extension 6 \(ccd05\) has NAXIS2 9 where the first has 8"),
-        (with_card(6, "BITPIX", f"{8:>20}"), r"extension 6 \(ccd05\) has BITPIX 8 where the first has 16"),
-        (with_card(6, "XTENSION", "'BINTABLE'"), r"ccd05\) has XTENSION 'BINTABLE'"),
-        (with_card(6, "GCOUNT", f"{2:>20}"), r"ccd05\) has PCOUNT 0 and GCOUNT 2"),
+        (with_card(6, "NAXIS1", f"{2111:>20}"), r"^extension 6 \(ccd05\) has NAXIS1 2111 where 2112"),
+        (with_card(1, "NAXIS1", f"{1056:>20}"), r"^extension 1 \(ccd00\) has NAXIS1 1056 where 2112"),
+        (with_rows(6, 9), r"^extension 6 \(ccd05\) has NAXIS2 9 where most have 8"),
+        (with_rows(1, 9), r"^extension 1 \(ccd00\) has NAXIS2 9 where most have 8"),
+        (with_card(6, "BITPIX", f"{8:>20}"), r"^extension 6 \(ccd05\) has BITPIX 8 where most have 16"),
+        (with_card(6, "BITPIX", f"{17:>20}"), r"^extension 6 \(ccd05\) has BITPIX 17, which is none"),
+        (with_card(6, "NAXIS", f"{3:>20}"), r"^extension 6 \(ccd05\) has axes \(2112, 8, None\) where two"),
+        (with_card(6, "XTENSION", "'BINTABLE'"), r"^extension 6 \(ccd05\) has XTENSION 'BINTABLE'"),
+        (with_card(6, "GCOUNT", f"{2:>20}"), r"^extension 6 \(ccd05\) has PCOUNT 0 and GCOUNT 2"),
     ],
 )
-def test_a_focal_plane_that_is_not_whole_is_refused_by_name(own: Path, change: Change, sentence: str) -> None:
-    parts: list[tuple[Cards, bytes]] = []
+def test_an_extension_that_cannot_be_cut_is_refused_by_name(own: Path, change: Change, sentence: str) -> None:
+    sound = extensions(own)
+    _, *parts = change([([], b""), *((list(one.header.cards), b"") for one in sound)])
+    found = [one._replace(header=Header(cards)) for one, (cards, _) in zip(sound, parts, strict=True)]
+    with pytest.raises(SourceCorrupt, match=sentence):
+        pieces(found, RULE, destination, OUT)
 
-    def remembered(hdus: list[tuple[Cards, bytes]]) -> list[tuple[Cards, bytes]]:
-        parts.extend(change(hdus))
-        return parts
 
-    changed(own, remembered)
-    hdus = tuple(Hdu(0, fits.header_bytes(cards), 0, len(data)) for cards, data in parts)
-    with pytest.raises(SourceCorrupt, match=sentence) as caught:
-        pieces(hdus, RULE, destination, OUT, host="lsst10", path="1038843o.fits")
-    assert (caught.value.host, caught.value.path, caught.value.side) == ("lsst10", "1038843o.fits", "source")
+def test_all_that_are_bad_are_said(own: Path) -> None:
+    found = [one._replace(header=Header([*one.header.cards[:3]])) for one in extensions(own)[:6]]
+    with pytest.raises(SourceCorrupt, match=r"\(ccd00\).*; extension 4 \(ccd03\).*; and 2 more"):
+        pieces(found, RULE, destination, OUT)
 
 
 # ------------------------------------------------------------------------------------- end to end, on disks
 
 
-def land(source: Path, root: Path, rule: ChopRule = RULE) -> dict[tuple[int, int], Path]:
+def land(source: Path, root: Path, rule: ChopRule = RULE, *strips: Strip) -> dict[tuple[int, int], Path]:
     """Chop a plain focal plane as a worker does: recipes, then a verified copy of all of them."""
     root.mkdir(exist_ok=True)
-    made = pieces(walk(source), rule, destination, str(root), path=source.name)
+    made = pieces(extensions(source, *strips), rule, destination, str(root))
     state = source.stat()
     wants = [
-        Want(1, 1, source.name, target, state.st_size, state.st_mtime_ns, None, False, piece)
-        for _, target, piece in made
+        Want(1, 1, source.name, one.destination, state.st_size, state.st_mtime_ns, None, False, one.piece)
+        for one in made
     ]
     here, there = host("lsst10", source.parent), host("abe", root)
     there.open(None)
     for _, result in copy(here, there, wants):
         assert not isinstance(result, TransferError), result
-    return {(ids["ccd"], ids["amp"]): root / target for ids, target, _ in made}
+    return {(one.ids["ccd"], one.ids["amp"]): root / one.destination for one in made}
 
 
 def check_pixels(found: Mapping[tuple[int, int], Path], rows: int) -> None:
@@ -351,14 +377,20 @@ def check_sums(found: Mapping[tuple[int, int], Path]) -> None:
         assert fits.verify(hdu.header, [raw[hdu.data_offset :]]) == (True, True)
 
 
-def errors_of(path: Path) -> int:
+Verify = Callable[[Path], int]
+
+
+@pytest.fixture
+def errors_of(program: Callable[[str], str]) -> Verify:
     """How many errors fitsverify finds; stale sums would be warnings of their own."""
-    tool = shutil.which("fitsverify")
-    if tool is None:
-        pytest.skip("fitsverify is not installed")
-    out = subprocess.run([tool, str(path)], capture_output=True, text=True, check=False).stdout
-    assert "checksum" not in out.lower().replace("keyword checksum", ""), out
-    return sum(line.startswith("*** Error") for line in out.splitlines())
+    tool = program("fitsverify")
+
+    def verify(path: Path) -> int:
+        out = subprocess.run([tool, str(path)], capture_output=True, text=True, check=False).stdout
+        assert "checksum" not in out.lower().replace("keyword checksum", ""), out
+        return sum(line.startswith("*** Error") for line in out.splitlines())
+
+    return verify
 
 
 def test_the_files_on_disk_hold_their_pixels_and_true_sums(plane: Path, tmp_path: Path) -> None:
@@ -373,7 +405,7 @@ def test_a_second_chop_makes_the_same_bytes(plane: Path, tmp_path: Path) -> None
     assert {place: path.read_bytes() for place, path in land(plane, tmp_path / "out").items()} == first
 
 
-def test_fitsverify_finds_no_error_that_the_source_has_not(plane: Path, tmp_path: Path) -> None:
+def test_fitsverify_finds_no_error_that_the_source_has_not(plane: Path, tmp_path: Path, errors_of: Verify) -> None:
     assert errors_of(plane) == 0
     for path in list(land(plane, tmp_path / "out").values())[::9]:
         assert errors_of(path) == 0
@@ -388,13 +420,13 @@ def test_a_focal_plane_truncated_in_its_data_is_refused(own: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["1257365o.fits.fz.gz", "02AE10.bias.0.36.00.fits.fz.gz"])
-def test_a_full_size_focal_plane_with_real_headers(shared: Path, tmp_path: Path, name: str) -> None:
+def test_a_full_size_focal_plane_with_real_headers(shared: Path, tmp_path: Path, name: str, errors_of: Verify) -> None:
     scratch = host("scratch", tmp_path)
     source = tmp_path / unpack(host("cadc", shared / "data" / "derived_mef"), name, scratch)
     hdus = walk(source)
-    found = land(source, tmp_path / "out")
-    check_pixels(found, FULL_ROWS)
     calibration = name.endswith("bias.0.36.00.fits.fz.gz")
+    found = land(source, tmp_path / "out", RULE, A, replace(B, shift=0) if calibration else B)
+    check_pixels(found, FULL_ROWS)
     for (ccd, amp), path in found.items():
         real = Header.parse(hdus[ccd + 1].header)
         kept = [card for card in real.cards if fits.keyword(card) not in (*REMOVED, "PCOUNT", "GCOUNT")]
@@ -426,10 +458,21 @@ def test_the_samples_overscan_is_where_the_cameras_is() -> None:
     assert (pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]) == (60003, 61003, 62003, 63003)
 
 
+def test_an_amplifiers_own_pixels_are_those_of_the_spliced_ccd_in_the_order_of_its_readout() -> None:
+    """As the sections of real headers have it: the image in 1:1024 from the amplifier's side on, then the overscan."""
+    whole = focal_plane_pixels(3, FULL_ROWS)
+    a, b = (amplifier_pixels(3, amplifier, FULL_ROWS) for amplifier in (0, 1))
+    assert a.shape == b.shape == (4644, 1056)
+    assert np.array_equal(a[:, :1024], whole[:, 32:1056])
+    assert np.array_equal(b[:, 1023::-1], whole[:, 1056:2080])
+    assert {*a[1:4612, 1024:].flat} == {906}
+    assert {*b[1:4612, 1024:].flat} == {907}
+
+
 def test_a_rule_may_leave_headers_as_they_are(plane: Path) -> None:
-    bare = replace(RULE, amplifiers=(Amplifier(0, "A", (1, 1056)), Amplifier(1, "B", (1057, 2112))), removed=())
     source = Header.parse(walk(plane)[1].header)
-    found = Header.parse(chopped(plane, bare)[0, 1].header)
+    bare = Strip({"ccd": 0, "amp": 0}, (1, 1056)), Strip({"ccd": 0, "amp": 1}, (1057, 2112))
+    found = Header.parse(chopped(plane, ChopRule(2112), *bare)[0, 1].header)
     assert [found.card(name) for name in REMOVED] == [source.card(name) for name in REMOVED]
     assert found.card("GAIN") == source.card("GAIN")
     assert found.cards[0].startswith(b"SIMPLE  = ")

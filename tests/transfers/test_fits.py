@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,58 @@ def test_both_extname_cards_are_found() -> None:
 def test_comment_cards_have_no_value() -> None:
     found = header("COMMENT = 'looks like a value'", "HISTORY = 1", "        = 2", "HIERARCH ESO DET X = 3 / deep")
     assert dict(found) == {"ESO DET X": 3}
+
+
+def cards_of_archives() -> st.SearchStrategy[bytes]:
+    """Cards with keywords that occur again, with and without a value, and of HIERARCH."""
+    names = st.sampled_from(
+        ["A", "B", "", "COMMENT", "HISTORY", "CONTINUE", "END", "ENDING", "LONGNAME", "lower", "HIERARCH"]
+    )
+    marks = st.sampled_from(["= ", "=1", "  ", " =", "ESO X = ", "A= "])
+    return st.builds(lambda name, mark, value: card(f"{name:<8}{mark}{value}")[:80], names, marks, st.integers(0, 99))
+
+
+@given(st.lists(cards_of_archives(), max_size=40))
+def test_the_index_is_what_a_walk_over_the_cards_finds(cards: list[bytes]) -> None:
+    ended = next((place for place, one in enumerate(cards) if one.rstrip() == b"END"), len(cards))
+    valued: dict[str, list[fits.Value]] = {}
+    for one in cards[:ended]:
+        name = fits.keyword(one)
+        if fits.has_value(one) and name not in ("", "COMMENT", "HISTORY", "CONTINUE", "END"):
+            valued.setdefault(name, []).append(fits.parse_value(fits.value_text(one)))
+    found = fits.Header.parse(b"".join(cards) + b"short")
+    assert found.cards == tuple(cards[:ended])
+    assert list(found) == list(valued)
+    assert {name: list(found.all(name)) for name in found} == valued
+    assert dict(found) == {name: values[0] for name, values in valued.items()}
+    assert set(found.doubled) == {name for name, values in valued.items() if len(values) > 1}
+
+
+def test_a_keyword_that_is_not_there_has_no_value() -> None:
+    found = header("A       = 1")
+    assert found.get("B") is None
+    assert found.get("B", 5) == 5
+    assert "B" not in found
+    assert "\N{SNOWMAN}" not in found
+    assert 5 not in found
+    with pytest.raises(KeyError):
+        found["B"]
+    assert found.card("B") is None
+    assert found.card("A") == card("A       = 1")
+
+
+def test_cards_are_found_by_their_bytes_and_each_once() -> None:
+    found = header("A       = '<b>'", "COMMENT <i> and <u>", "B       = 'none<'", "i>      = 1")
+    assert list(found.find(re.compile(rb"<[a-z]>"))) == [("A", "= '<b>'"), ("COMMENT", "<i> and <u>")]
+    split = fits.Header([card("A       = '").ljust(80)[:79] + b"<", card("b>      = 1")])
+    assert list(split.find(re.compile(rb"<[a-z]>"))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "printable"), [("plain ~", True), ("tab\t", False), ("h\xe9", False), ("\x7f", False), ("\0", False)]
+)
+def test_only_printable_ascii_is_printable(text: str, printable: bool) -> None:
+    assert header(f"A       = '{text}'").printable is printable
 
 
 @given(st.binary(max_size=800))

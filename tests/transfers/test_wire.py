@@ -370,23 +370,33 @@ def test_headers_are_within_the_limits() -> None:
     def data(size: int) -> Callable[[], tuple[str, Any]]:
         return lambda: ("data", b"x" * size)
 
-    assert hdus_of(LIMITS, data(80), "a", [[160, 0, 160, 7]]) == (Hdu(0, b"x" * 160, 160, 7),)
+    plain: list[Any] = [160, 7, None, None, 0, False]
+    assert hdus_of(LIMITS, data(80), "a", [[160, 0, *plain]]) == (Hdu(0, b"x" * 160, 160, 7),)
+    whole: list[Any] = [160, 0, 160, 7, 0xFFFFFFFF, 2873, 12, True]
+    (hdu,) = hdus_of(LIMITS, data(80), "a", [whole])
+    assert hdu == Hdu(0, b"x" * 160, 160, 7, 0xFFFFFFFF, 2873, 12, packed=True)
     for rows in (
-        [[-160, 0, 0, 0]],
-        [[1 << 40, 0, 0, 0], [-(1 << 40), 0, 0, 0]],
-        [[LIMITS.header_bytes, 0, 0, 0], [1, 0, 0, 0]],
-        [[80, 0, 0]],
-        [[80, 0, 0, True]],
+        [[-160, 0, *plain]],
+        [[1 << 40, 0, *plain], [-(1 << 40), 0, *plain]],
+        [[LIMITS.header_bytes, 0, *plain], [1, 0, *plain]],
+        [[80, 0, 160, 7]],
+        [[80, 0, 0, True, None, None, 0, False]],
+        [[80, 0, 160, 7, 1 << 32, None, 0, False]],
+        [[80, 0, 160, 7, -1, None, 0, False]],
+        [[80, 0, 160, 7, True, None, 0, False]],
+        [[80, 0, 160, 7, None, -1, 0, False]],
+        [[80, 0, 160, 7, None, None, None, False]],
+        [[80, 0, 160, 7, None, None, 0, 0]],
         [None],
         "x",
         {"a": 1},
-        [[0, 0, 0, 0]] * (LIMITS.hdus + 1),
+        [[0, 0, *plain]] * (LIMITS.hdus + 1),
     ):
         with pytest.raises(Nonsense):
             hdus_of(LIMITS, data(80), "a", rows)
     for size in (0, 81):  # an endless wait for nothing; more than was announced
         with pytest.raises(Nonsense):
-            hdus_of(LIMITS, data(size), "a", [[80, 0, 0, 0]])
+            hdus_of(LIMITS, data(size), "a", [[80, 0, *plain]])
 
 
 def test_fault_is_plain_and_bounded() -> None:
