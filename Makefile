@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+BUTLER := .venv-butler
 # Two processes: the tests wait for disks and daemons more than they compute.
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
@@ -11,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench butler lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -35,12 +36,20 @@ check: $(READY)  ## format, lint, types and the arrows between the packages
 bench: $(READY)  ## the figures of DESIGN.md, measured here, side by side with what people use instead
 	@$(PY) -m benchmarks
 
-lock: $(READY)  ## renew requirements.lock from pyproject.toml and requirements.in
+$(BUTLER)/.ready: requirements-butler.lock tools/venv.sh
+	@sh tools/venv.sh $(BUTLER) $(PYTHON) requirements-butler.lock
+	@touch $@
+
+butler: $(BUTLER)/.ready  ## the Butler of the LSST pipelines in an environment of its own, for the tests of what it is handed
+
+lock: $(READY)  ## renew requirements.lock and requirements-butler.lock from pyproject.toml and requirements*.in
 	@$(PY) -m pip install --quiet --no-cache-dir --target $(VENV)/lock uv
 	@$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-cache --no-emit-package stager --custom-compile-command "make lock" \
 		--all-extras pyproject.toml requirements.in --output-file requirements.lock
+	@$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-cache --custom-compile-command "make lock" requirements-butler.in --output-file requirements-butler.lock
 
 clean:  ## back to the bare checkout
-	@rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BUTLER) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from .check_rules import CheckRule, Equals, Form, InRange, Matches, MjdOf, Names, OfType, OneOf, Plain, Test
+from .check_rules import FILE_WORDS, CheckRule, Equals, Form, InRange, Matches, MjdOf, Names, OfType, OneOf, Plain, Test
 from .errors import found
 from .findings import Severity
 from .part import Keyword, Keywords, Part, Regex
@@ -16,7 +16,6 @@ from .wording import nearest
 
 Number = StrictInt | StrictFloat
 Scalar = StrictBool | StrictInt | StrictFloat | str
-WORDS = ("layout", "obstype")  # what `when` knows beside keywords
 TESTS = ("required", "type", "min", "max", "above", "one_of", "match", "equals", "mjd_of", "time", "ids")
 ACROSS = ("alike", "distinct")  # HDUs of one file
 MJD_WITHIN = 1.0  # seconds
@@ -29,7 +28,7 @@ def _code(text: str) -> str:
 
 
 def _condition(text: str) -> str:
-    if text not in WORDS and not re.fullmatch("[A-Z0-9_-]{1,8}", text):
+    if text not in FILE_WORDS and not re.fullmatch("[A-Z0-9_-]{1,8}", text):
         raise ValueError(f'found {found(text)}; expected a FITS keyword such as OBSTYPE, "layout" or "obstype"')
     return text
 

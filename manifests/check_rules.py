@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from .clocks import SECONDS_A_DAY, clock, moment
@@ -14,6 +15,7 @@ from .headers import Values, number_of
 from .layouts import IdRule
 
 Plain = bool | int | float | str
+FILE_WORDS = ("layout", "obstype")  # what `when` knows beside keywords
 
 TYPES = {
     "integer": "a whole number",
@@ -227,6 +229,16 @@ class CheckRule:
     within: float = 0.0
     unknown: tuple[Plain, ...] = ()
     sibling: str | None = None
+
+    @cached_property
+    def of_file(self) -> tuple[tuple[str, tuple[Plain, ...]], ...]:
+        """The conditions on the whole file."""
+        return tuple(one for one in self.when if one[0] in FILE_WORDS)
+
+    @cached_property
+    def of_cards(self) -> tuple[tuple[str, tuple[Plain, ...]], ...]:
+        """The conditions on other cards."""
+        return tuple(one for one in self.when if one[0] not in FILE_WORDS)
 
     def faults(self, keyword: str, value: Any, seen: Seen) -> Iterator[Finding]:
         """What is wrong with a value that is there."""

@@ -120,17 +120,18 @@ def _rule_findings(file: File, rule: CheckRule, times: Mapping[int | None, Times
 
 def _of_file(file: File, rule: CheckRule) -> bool:
     """Whether the rule's conditions on the whole file hold."""
+    if not rule.of_file:
+        return True
     words = {"layout": file.layout, "obstype": file.obstype[1] if file.obstype else None}
-    return all(any(same(words[name], one) for one in values) for name, values in rule.when if name in words)
+    return all(any(same(words[name], one) for one in values) for name, values in rule.of_file)
 
 
 def _of_header(file: File, rule: CheckRule, hdu: int) -> bool:
     """Whether the rule's conditions on cards hold, for this header and those that it inherits from."""
-    cards = [(name, values) for name, values in rule.when if name.isupper()]
-    if not cards:
+    if not rule.of_cards:
         return True
     seen = file.seen_from(hdu)
-    return all(any(same(seen.get(name), one) for one in values) for name, values in cards)
+    return all(any(same(seen.get(name), one) for one in values) for name, values in rule.of_cards)
 
 
 def _known_bad(file: File, rule: CheckRule, keyword: str, times: Times | None) -> bool:

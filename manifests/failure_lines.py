@@ -85,14 +85,15 @@ def said(text: str) -> Said | None:
     if colon and not MENTION.search(head) and (entry := _outlined(tail, reason)) is not None:
         return entry._replace(reason=cut(joined(head, entry.reason)))  # PSF failure: visit 85770111 raft 4,2
     check_prose(text)
-    return Said({}, heading=cut(joined(text.rstrip(" :"), reason)))
+    heading = cut(joined(text.strip(" :"), reason))
+    return Said({}, heading=heading) if heading else None
 
 
 def _commented(text: str) -> tuple[str, str]:
     """The text before a comment, and the comment; the sign in "visit #5" begins none."""
     for sign in COMMENT.finditer(text):
         before, after = text[: sign.start()], text[sign.end() :]
-        if not (after[:1].isdigit() and ID_AT_END.search(before)):
+        if not (after[:1].isdigit() and ID_AT_END.search(before[-12:])):
             return before.strip(), after.strip()
     return text, ""
 
@@ -117,12 +118,14 @@ def _parted(text: str) -> bool:
 
 
 def _alone(text: str, reason: str) -> Said | None:
-    """A line of ids with equals signs and perhaps a name, or of a name alone; None where it is neither."""
+    """A line of ids with equals signs and perhaps a name, or of a name alone; None where it is neither. A word that
+    could be of prose is a name where a reason stands after it."""
+    named = bool(reason) and is_word(text)
     text, reason = _with_aside(text, reason)
     words = text.split()
     equations = [found for word in words if (found := EQUATION.fullmatch(word))]
     globs = [word for word in words if not EQUATION.fullmatch(word)]
-    if not equations and not (len(globs) == 1 and _is_name(text)):
+    if not equations and not (len(globs) == 1 and (named or _is_name(text))):
         return None
     ids: dict[str, tuple[str, ...]] = {}
     for equation in equations:
@@ -145,6 +148,11 @@ def _glob(text: str) -> str:
     except PatternError as error:
         raise ValueError(str(error)) from error
     return text
+
+
+def is_word(text: str) -> bool:
+    """Whether a text could be the name of a file as well as a heading."""
+    return bool(text) and " " not in text and not text.endswith(":") and not VALUES_ALONE.match(text)
 
 
 def _is_name(word: str) -> bool:

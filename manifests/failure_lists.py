@@ -22,14 +22,15 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .errors import ManifestError, Problem, shown
-from .failure_lines import FORMS, RANKS, Said, check_remark, cut, indented, joined, said
+from .failure_lines import FORMS, RANKS, Said, check_remark, cut, indented, is_word, joined, said
 from .parts import Exclusion
 
 MOST_SAID = 20  # problems of one list that are written out
+MOST_LINES = 200_000
 MOST_ENTRIES = 100_000  # exclusions of one list
 MOST_DEPTH = 20  # lines that one may stand below
 
@@ -44,6 +45,9 @@ class FailureList(NamedTuple):
 def read_failure_list(content: bytes, where: str) -> FailureList:
     """The exclusions in a list. Raises ManifestError with all lines that cannot be read."""
     outline = _Outline(where)
+    lines = max(content.count(b"\n"), content.count(b"\r"))
+    if lines > MOST_LINES:
+        raise ManifestError((Problem("", f"{lines} lines, more than the {MOST_LINES} allowed"),), where)
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         try:
             outline.add(number, line.decode("utf-8"))
@@ -62,7 +66,9 @@ class _Open:
     column: int
     said: Said
     below: bool = False  # whether entries do
+    deeper: bool = False  # and further to the right, so that a line in its own column does not
     count: _Count | None = None  # of a heading that counts
+    bare: bool = False  # one word, which is the name of a file where nothing stands below it
 
     @property
     def heads(self) -> bool:
@@ -76,7 +82,8 @@ class _Open:
     def stands_beside(self, above: _Open) -> bool:
         """Whether a line before it is none that it stands below."""
         rank = min((RANKS.get(name, 0) for name in self.said.ids), default=0)
-        return (self.column, rank) <= (above.column, above.rank) or self.shares(above)
+        level = (above.column, math.inf if above.deeper and not above.heads else above.rank)
+        return (self.column, rank) <= level or self.shares(above)
 
     def shares(self, other: _Open) -> bool:
         return bool(self.said.ids.keys() & other.said.ids.keys())
@@ -90,7 +97,8 @@ class _Outline:
         self.exclusions: list[Exclusion] = []
         self.notes: list[str] = []
         self._open: list[_Open] = []
-        self._visit: int | None = None  # the last line that named a visit and may have others below it
+        self._outlined = False  # whether a line was one of an outline for certain
+        self._visit: int | None = None  # the first line of an outline that names a visit
         self._beside: int | None = None  # the first entry in the column of the one that it stands below
         self._wrong: list[Problem] = []
         self._more_wrong = 0
@@ -111,9 +119,12 @@ class _Outline:
         self._close(depth)
         if depth == MOST_DEPTH:
             raise ValueError(f"stands below {MOST_DEPTH} others, and no more are read")
+        one.bare = not self._outlined and is_word(text)
+        self._outlined |= not one.bare
         if not one.heads:
-            self._check_visit(one)
-            _note_below(self._open)
+            if self._visit is None and "visit" in what.ids:
+                self._visit = number
+            _note_below(one, self._open)
             if self._beside is None and any(not each.heads and each.column == column for each in self._open):
                 self._beside = number
         elif self._entries():
@@ -155,20 +166,13 @@ class _Outline:
 
     def _add_alone(self, one: _Open) -> None:
         """A line in the notation of one a line: of what it stands below by its column it has ids and reason too."""
-        above = [each for each in self._open if each.heads or (each.column < one.column and not one.shares(each))]
-        _note_below(above)
+        above = [
+            each
+            for each in self._open
+            if (each.heads and not each.deeper and not each.bare) or (each.column < one.column and not one.shares(each))
+        ]
+        _note_below(one, above)
         self._emit(one, above)
-
-    def _check_visit(self, one: _Open) -> None:
-        """An entry that lost its visit would be excluded in every visit."""
-        if "visit" in one.said.ids:
-            self._visit = one.number
-        elif self._visit is not None and not any("visit" in above.said.ids for above in self._open):
-            name, values = next(iter(one.said.ids.items()))
-            raise ValueError(
-                f"names no visit, and stands below none (line {self._visit} names one); write its visit, or "
-                f"{name}={shown(values[0], 20)} and so on where every visit is meant"
-            )
 
     def _close(self, depth: int) -> None:
         while len(self._open) > depth:
@@ -182,6 +186,9 @@ class _Outline:
 
     def _close_empty(self, one: _Open) -> None:
         """A heading without entries: a remark on the entry that it stands below, or a line that says nothing to us."""
+        if one.bare:
+            self._emit(replace(one, said=Said({}, one.said.heading, alone=True)), ())
+            return
         above = self._open[-1] if self._open else None
         if above is not None and not above.heads and not above.below:
             above.said = above.said._replace(reason=cut(joined(above.said.reason, one.said.heading)))
@@ -195,6 +202,11 @@ class _Outline:
         ids: dict[str, tuple[str, ...]] = {}
         for each in (*above, one):
             ids |= each.said.ids
+        if not one.said.alone and "visit" not in ids and self._visit is not None and self._visit < one.number:
+            name, values = next(iter(one.said.ids.items()))
+            text = f"names no visit, and stands below none (line {self._visit} names one); write its visit, or "
+            self.refuse(one.number, f"{text}{name}={shown(values[0], 20)} and so on where every visit is meant")
+            return
         if len(self.exclusions) + math.prod(map(len, ids.values())) > MOST_ENTRIES:
             self.refuse(one.number, f"more than {MOST_ENTRIES} entries up to here; name visits, or files by a pattern")
             return
@@ -208,9 +220,10 @@ class _Outline:
                     each.count.add({} if one.said.glob else made, own=each is heading)
 
 
-def _note_below(above: Sequence[_Open]) -> None:
+def _note_below(one: _Open, above: Sequence[_Open]) -> None:
     for each in above:
         each.below = True
+        each.deeper |= one.column > each.column
 
 
 def _reason(one: _Open, above: Sequence[_Open]) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from .clocks import SECONDS_A_DAY
@@ -15,6 +16,7 @@ from .layouts import IdRule, expectation
 
 JULIAN = 2400000.5  # MJD 0 as a Julian date
 MJD_CODES = ("mjd-missing", "mjd-unreadable")
+GROUP = re.compile(r"\\([0-9]|g<[0-9]>)")  # of a template
 EXPTIME_CODES = ("exptime-missing", "exptime-unreadable")
 
 
@@ -32,6 +34,21 @@ class Case:
 
     match: re.Pattern[str]
     gives: str
+
+    def read(self, text: str) -> str | None:
+        """What the text gives, None for one that does not match."""
+        match = self.match.fullmatch(text)
+        if match is None or self._pieces is None:
+            return match and match.expand(self.gives)
+        return "".join([piece if isinstance(piece, str) else match[piece] or "" for piece in self._pieces])
+
+    @cached_property
+    def _pieces(self) -> tuple[str | int, ...] | None:
+        """The template cut at its groups, as Python takes it apart anew each time; None where it has more to it."""
+        pieces = GROUP.split(self.gives)
+        if any("\\" in text for text in pieces[::2]):
+            return None
+        return tuple(int(piece.strip("g<>")) if place % 2 else piece for place, piece in enumerate(pieces))
 
 
 class Said(NamedTuple):
@@ -111,8 +128,8 @@ class HeaderRule:
         if not self.cases:
             return text
         for case in self.cases:
-            if match := case.match.fullmatch(text):
-                return match.expand(case.gives)
+            if (given := case.read(text)) is not None:
+                return given
         return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .errors import CameraError, found, shown
@@ -114,6 +114,14 @@ class Layout:
             if reader.read(path) is not None:
                 return "/".join(path.split("/")[: -reader.depth])
         return None
+
+    def like(self, path: str) -> Layout:
+        """The same layout, but that paths are written in the form of this one, such as .fits and not .fits.gz."""
+        for number, reader in enumerate(self.readers):
+            if reader.read(path) is not None:
+                templates = (self.templates[number], *self.templates[:number], *self.templates[number + 1 :])
+                return self if number == 0 else replace(self, templates=templates)
+        return self
 
     def path(self, ids: Mapping[str, int | str], unknown: str | None = "*") -> str:
         """The path of a file with these ids; `unknown` stands for an id not given (None: that is an error).

@@ -29,7 +29,7 @@ MOST_ROWS = 10_000_000
 MOST_VISITS = 100_000
 MOST_VALUES = 10_000  # of any other id
 MOST_TEXT = 1 << 20  # bytes of one value
-MOST_S = 300  # to look through all of it
+MOST_S = 120  # to look through all of it
 AT_ONCE = 5000  # rows taken together
 
 NO_IDS = frozenset({"id", "taiobs", "exptime"})  # columns of both schemas that are none

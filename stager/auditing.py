@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -144,7 +144,7 @@ def audit_visit(
     elif stray:
         pass  # what it lacks is no news
     elif proven is None:
-        _hold_against_camera(found, keys, sets, columns)
+        _hold_against_camera(found, keys.keys(), sets, columns)
     else:
         _hold_against_proven(found, keys, rows, sets, columns, proven)
     twice = [key for key, count in keys.items() if count > 1]
@@ -178,11 +178,10 @@ def _why_stray(fullest: int, named: Collection[str] | None, proven: Mapping[Key,
     return "and no file of it is proven" if proven is not None else f"where the fullest visit has {fullest}"
 
 
-def _hold_against_camera(found: Found, keys: Collection[Key], sets: Sets, columns: Columns) -> None:
-    strange = [key for key in keys if not all(value in some for value, some in zip(key, sets.values(), strict=True))]
-    lacking = [key for key in itertools.product(*sets.values()) if key not in keys]
-    found.add("missing", holes.told(sets, lacking, columns.places, "without a row"))
-    found.add("unknown", holes.told(sets, strange, columns.places, "of no place on the focal plane"))
+def _hold_against_camera(found: Found, keys: Set[Key], sets: Sets, columns: Columns) -> None:
+    whole = set(itertools.product(*sets.values()))
+    found.add("missing", holes.told(sets, whole - keys, columns.places, "without a row"))
+    found.add("unknown", holes.told(sets, keys - whole, columns.places, "of no place on the focal plane"))
 
 
 def _hold_against_proven(
@@ -203,50 +202,50 @@ def _hold_against_proven(
 
 
 def _agree(found: Found, rows: Sequence[Row], sets: Sets, columns: Columns) -> dict[str, Any]:
-    """Whether all rows say the same of their visit, and those of a snap the same times; what most of them say.
-
-    The times of a visit are those of its first snap.
-    """
+    """Whether all rows say the same of their visit; what most of them say."""
     usual: dict[str, Any] = {}
     for number, name in enumerate(columns.of_visit):
         usual[name] = _most(row.of_visit[number] for row in rows)
-        other = {row.key: row.of_visit[number] for row in rows if row.of_visit[number] != usual[name]}
-        found.add("ids", _others(name, other, usual[name], sets, columns))
+        other = {row.key: (row.of_visit[number], usual[name]) for row in rows if row.of_visit[number] != usual[name]}
+        found.add("ids", _others(name, other, sets, columns))
         rule = columns.rules.get(name)
         if rows and rule and rule.own(usual[name]) != usual[name]:
             found.add("ids", [f"{name} is {_value(usual[name])}; expected {expectation(rule)}"])
-    for snap, some in _by_snap(rows, columns).items():
-        taiobs, exptime = _most(row.taiobs for row in some), _most(row.exptime for row in some)
-        usual.setdefault("taiObs", taiobs)
-        usual.setdefault("expTime", exptime)
-        late = {row.key: row.taiobs for row in some if not same_time(row.taiobs, taiobs)}
-        found.add("times", _others("taiObs", late, taiobs, sets, columns))
-        long = {row.key: row.exptime for row in some if row.exptime != exptime}
-        found.add("times", _others("expTime", long, exptime, sets, columns))
+    return usual | _agree_on_times(found, rows, sets, columns)
+
+
+def _agree_on_times(found: Found, rows: Sequence[Row], sets: Sets, columns: Columns) -> dict[str, Any]:
+    """The same of the times of each snap. Those of the visit are those of its first snap."""
+    snaps = list(_by_snap(rows, columns))
+    times = [(row, taiobs, exptime) for some, taiobs, exptime in snaps for row in some]
+    late = {row.key: (row.taiobs, taiobs) for row, taiobs, _ in times if not same_time(row.taiobs, taiobs)}
+    found.add("times", _others("taiObs", late, sets, columns))
+    long = {row.key: (row.exptime, exptime) for row, _, exptime in times if row.exptime != exptime}
+    found.add("times", _others("expTime", long, sets, columns))
+    for taiobs in dict.fromkeys(taiobs for _, taiobs, _ in snaps):
         mjd = moment_of(taiobs)
         if mjd is None or not columns.times[0] <= mjd <= columns.times[1]:
-            found.add("times", [f"taiObs{snap} is {_value(taiobs)}, which is no time of an exposure"])
-    return usual
+            found.add("times", [f"taiObs is {_value(taiobs)}, which is no time of an exposure"])
+    return {"taiObs": snaps[0][1], "expTime": snaps[0][2]} if snaps else {}
 
 
-def _by_snap(rows: Sequence[Row], columns: Columns) -> dict[str, list[Row]]:
-    """The rows of each snap, the first one's first, by what to add to a sentence about it."""
-    if "snap" not in columns.key or not rows:
-        return {"": list(rows)} if rows else {}
-    at = columns.key.index("snap")
+def _by_snap(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[list[Row], Any, Any]]:
+    """The rows of each snap, the first one's first, with the taiObs and the expTime that most of them have."""
+    at = columns.key.index("snap") if "snap" in columns.key else None
     snaps: dict[Any, list[Row]] = {}
     for row in rows:
-        snaps.setdefault(row.key[at], []).append(row)
-    return {f" of snap {snap}": snaps[snap] for snap in sorted(snaps, key=str)}
+        snaps.setdefault(None if at is None else row.key[at], []).append(row)
+    for snap in sorted(snaps, key=str):
+        yield snaps[snap], _most(row.taiobs for row in snaps[snap]), _most(row.exptime for row in snaps[snap])
 
 
-def _others(name: str, other: Mapping[Key, Any], usual: Any, sets: Sets, columns: Columns) -> Iterator[str]:
-    """Who says something else than the others, by what they say."""
+def _others(name: str, other: Mapping[Key, tuple[Any, Any]], sets: Sets, columns: Columns) -> Iterator[str]:
+    """Who says something else than most, by what they say; `other` has both by the key of the row."""
     values = Counter(other.values()).most_common()
-    for value, _ in values[:MOST_TOLD]:
-        keys = [key for key, said in other.items() if said == value]
-        told = holes.told(sets, keys, columns.places, f"with {name} {_value(value)}, where others have {_value(usual)}")
-        yield "; ".join(told)
+    for (value, usual), _ in values[:MOST_TOLD]:
+        keys = [key for key, said in other.items() if said == (value, usual)]
+        what = f"with {name} {_value(value)}, where others have {_value(usual)}"
+        yield "; ".join(holes.told(sets, keys, columns.places, what))
     if len(values) > MOST_TOLD:
         yield f"{len(values) - MOST_TOLD} more values of {name}"
 

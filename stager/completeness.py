@@ -280,6 +280,7 @@ def _told(visit: Visit, lacking: Mapping[Key, tuple[str, ...]]) -> tuple[str, ..
 
 
 def natural(text: str) -> tuple[tuple[bool, int, str], ...]:
-    """A key that sorts texts with the numbers in them by their size."""
-    parts = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", text)
-    return tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
+    """A key that sorts texts with the numbers in them by their size, however long these are."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    numbers = [part.lstrip("0") or "0" if part[0] in "0123456789" else "" for part in parts]
+    return tuple((not number, len(number), number or part) for number, part in zip(numbers, parts, strict=True))

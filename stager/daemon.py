@@ -467,7 +467,7 @@ class Daemon:
             log.info("removed a focal plane that was unpacked and left", file=str(path))
 
     def _publish(self, lane: publishing.Lane) -> None:
-        published, errors = publishing.publish_all(self.database, self.hosts, lane)
+        published, errors = publishing.publish_all(self.database, self.hosts, lane, stop=self._draining.is_set)
         if published:
             log.info("triggers are on their queue", queue=lane.queue, host=lane.host, count=published)
         for error in errors:

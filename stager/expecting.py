@@ -146,10 +146,12 @@ class Expectation:
     def tick(self, planned: Iterable[Planned]) -> Iterator[Planned]:
         """Pass found items on, and take them off the list of what is expected."""
         for one in planned:
-            if one.ids and "visit" in one.ids and one.plane is None:
+            of_layout = self.chop or self._layout.ids(one.source) is not None  # the same ids are those of its products
+            if one.ids and "visit" in one.ids and one.plane is None and of_layout:
                 self._found(one.ids)
                 if self._base is None and not self.chop:
                     self._base = self._layout.base(one.source)
+                    self._layout = self._layout.like(one.source)
             yield one
 
     def _found(self, ids: Ids) -> None:

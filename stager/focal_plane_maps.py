@@ -100,6 +100,11 @@ class FocalPlane:
         """How many cells have files with findings."""
         return sum(1 for cell in self.cells.values() if cell.findings)
 
+    @property
+    def files(self) -> int:
+        """How many files there are, on the map or off it, expected or not."""
+        return sum(sum(cell.files.values()) for cell in (*self.cells.values(), self.elsewhere))
+
     def total(self, standing: str) -> int:
         """How many files stand so, on the map or off it."""
         return sum(cell.files.get(standing, 0) for cell in (*self.cells.values(), self.elsewhere))

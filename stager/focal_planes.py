@@ -102,7 +102,8 @@ def recipes(
     root: str,
     where: tuple[str, str],
 ) -> Recipes:
-    """The recipes of a focal plane's amplifier files; `where` is its (host, path), for errors.
+    """The recipes of a focal plane's amplifier files but for those that the manifest excludes; `where` is its
+    (host, path), for errors.
 
     Raises SourceCorrupt for a focal plane that is not whole or not as the camera cuts them.
     """
@@ -137,7 +138,8 @@ def recipes(
     except (CameraError, SourceCorrupt) as error:
         text = str(error) if isinstance(error, CameraError) else error.text
         raise SourceCorrupt(text, host=host, side="source", path=path, phase="chop") from error
-    pieces = [({**ids, **one.ids}, one.destination, one.piece) for one in made]
+    every = [({**ids, **one.ids}, one.destination, one.piece) for one in made]
+    pieces = [one for one in every if manifest.exclusion(one[1], one[0]) is None]
     return Recipes(pieces, readout.name, next((one.shift for one in made if one.shift), 0))
 
 

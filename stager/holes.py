@@ -100,9 +100,10 @@ def _sentence(sets: Sets, block: Block, places: Sequence[str], what: str) -> str
 def _scattered(sets: Sets, counts: Mapping[Key, int], names: Sequence[str], what: str, most: int) -> list[str]:
     """How many files of each place, those with the most first where not all can be told."""
     whole = _product(len(every) for name, every in sets.items() if name not in names)
-    chosen = sorted(counts, key=lambda key: -counts[key])[:most]
+    ordered = sorted(counts, key=lambda key: [_place(value) for value in key])
+    chosen = set(sorted(ordered, key=lambda key: -counts[key])[:most])
     lines = []
-    for key in sorted(chosen, key=lambda key: [_place(value) for value in key]):
+    for key in (key for key in ordered if key in chosen):
         head = " ".join(f"{name} {_value(value)}" for name, value in zip(names, key, strict=True))
         lines.append(f"{head}: {_of(counts[key], whole)} {what}")
     left = len(counts) - len(chosen)

@@ -6,6 +6,7 @@ and what the manifest makes of it (`hold`).
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,8 @@ class Siblings:
 
     def add(self, image: Mapping[str, Any], ids: Mapping[str, Any]) -> None:
         """Remember what this image says."""
-        self._exposure(image, ids).append({"mjd": image["mjd"], "exptime": image["exptime"]})
+        known = {"mjd": image["mjd"], "exptime": image["exptime"], "filter": ids.get("filter")}
+        self._exposure(image, ids).append(known)
 
     def _exposure(self, image: Mapping[str, Any], ids: Mapping[str, Any]) -> deque[Mapping[str, Any]]:
         key = (str(image["visit"]), str(ids.get("snap", "")))
@@ -104,8 +106,9 @@ class Siblings:
         on_sqlite = self._database.is_sqlite
         of_snap = "json_extract(ids, '$.snap')" if on_sqlite else "(ids::json ->> 'snap')"
         query = sa.text(f"""
-            SELECT mjd, exptime FROM images WHERE dataset = :dataset AND visit = :visit AND host = :host
+            SELECT mjd, exptime, ids FROM images WHERE dataset = :dataset AND visit = :visit AND host = :host
               AND COALESCE(CAST({of_snap} AS TEXT), '') = :snap LIMIT {MOST_SIBLINGS}""")
         values = {"dataset": self._dataset, "visit": visit, "host": self._host, "snap": snap}
         with self._database.read() as connection:
-            return [dict(row._mapping) for row in connection.execute(query, values)]
+            rows = connection.execute(query, values).all()
+        return [{"mjd": row.mjd, "exptime": row.exptime, "filter": json.loads(row.ids).get("filter")} for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from stager.database import Database
 from stager.focal_plane_maps import FocalPlane, Standing, focal_plane
 from stager.intents import UnknownName
 from stager.models import decode_path
-from stager.visits import STANDING, Counts, Plan, id_of
+from stager.visits import STANDING, Counts, Key, Plan, id_of
 
 MOST_MAPS = 3  # drawn of visits that are not whole, where none is chosen
 MOST_REASONS = 5  # why files of a visit are held or left out
@@ -75,16 +75,17 @@ def maps(database: Database, name: str, visit: str | None = None, folders: Seque
     with database.read() as connection:
         plan = _plan(connection, name, folders)
         rule = _rule(plan)
-        counted = {key.visit: counts for key, counts in visits.counts(connection, [plan]).items()}
         if visit is not None:
-            if visit not in counted or visit == visits.NO_VISIT:
-                raise UnknownName(_no_visit(name, visit, counted))
-            return Maps(name, plan.dataset, plan.host, (_map(connection, plan, rule, visit),), 0, (), ())
+            drawn = _map(connection, plan, rule, visit)
+            if not drawn.plane.files:
+                raise UnknownName(_no_visit(name, visit, visits.counts(connection, [plan])))
+            return Maps(name, plan.dataset, plan.host, (drawn,), 0, (), ())
+        counted = {key.visit: counts for key, counts in visits.counts(connection, [plan]).items()}
         partly, absent, whole = _sorted(counted)
         together: list[str | None] = [] if absent and not whole else [None]
         chosen = partly[:MOST_MAPS] or together
-        drawn = tuple(_map(connection, plan, rule, one) for one in chosen)
-    return Maps(name, plan.dataset, plan.host, drawn, whole, tuple(absent), tuple(partly[MOST_MAPS:]))
+        every = tuple(_map(connection, plan, rule, one) for one in chosen)
+    return Maps(name, plan.dataset, plan.host, every, whole, tuple(absent), tuple(partly[MOST_MAPS:]))
 
 
 def _plan(connection: Connection, name: str, folders: Sequence[Path]) -> Plan:
@@ -108,8 +109,8 @@ def _rule(plan: Plan) -> MapRule:
     return plan.camera.map_rule
 
 
-def _no_visit(name: str, visit: str, known: Mapping[str, Counts]) -> str:
-    there = sorted(filter(None, known), key=natural)
+def _no_visit(name: str, visit: str, known: Iterable[Key]) -> str:
+    there = sorted((key.visit for key in known if key.visit), key=natural)
     more = f" and {len(there) - 5} more" if len(there) > 5 else ""
     has = f"it has {', '.join(shown(one, 40) for one in there[:5])}{more}" if there else "it has none"
     return f'{name} has no visit "{shown(visit, 40)}"{nearest(visit, there)}; {has}'
@@ -250,7 +251,7 @@ def _reasons(connection: Connection, plan: Plan, visit: str) -> tuple[tuple[str,
     """(state, files, reason) of what is held or left out, what is held first."""
     query = sa.text(f"""
         SELECT i.state, sum(i.files), i.reason FROM items i
-        WHERE {_where(connection, visit)} AND i.state IN ('held', 'excluded') AND i.reason IS NOT NULL
+        WHERE i.state IN ('held', 'excluded') AND i.reason IS NOT NULL AND {_where(connection, visit)}
         GROUP BY i.state, i.reason ORDER BY i.state = 'held' DESC, 2 DESC, i.reason LIMIT {MOST_REASONS}""")
     rows = connection.execute(query, {"manifest": plan.id, "visit": visit})
     return tuple((state, int(files), reason) for state, files, reason in rows)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -90,14 +90,18 @@ def held_up(database: Database) -> set[str]:
         return {row[0] for row in connection.execute(query)}
 
 
-def publish_all(database: Database, hosts: Hosts, only: Lane | None = None) -> tuple[int, list[TransferError]]:
+def publish_all(
+    database: Database, hosts: Hosts, only: Lane | None = None, *, stop: Callable[[], bool] = bool
+) -> tuple[int, list[TransferError]]:
     """Publish what waits, in all lanes or in one; (how many are on their queues, what went wrong with the others).
 
-    Trouble of a host or of a folder ends its lane: it would be that of all that follow.
+    Trouble of a host or of a folder ends its lane: it would be that of all that follow. `stop` is asked before each.
     """
     published, errors = 0, list[TransferError]()
     for lane in [only] if only else lanes(database, hosts.config):
         for trigger_id in pending(database, hosts.config, lane):
+            if stop():
+                return published, errors
             try:
                 publish(database, hosts, trigger_id)
                 published += 1
@@ -131,7 +135,7 @@ def publish(database: Database, hosts: Hosts, trigger_id: str) -> bool:
         _ready(database, trigger_id, location, content)
         return True
     _landed(database, trigger_id, location, content)
-    told = telling(hosts.config, queue, row, location, _sources(database, row, files))
+    told = telling(hosts.config, queue, row, location, _sources(database, row, files), row.claims + 1)
     new = deliver(database, row.queue, queue, told)
     _delivered(database, row, f"{_count(told.announced)} to {queue.folder}")
     return new
@@ -182,13 +186,14 @@ def _plain(text: str) -> str:
 # ----------------------------------------------------------------------------------------- as datasets
 
 
-def telling(config: Config, queue: FolderQueue, row: Any, inventory: str, files: Sequence[tuple[str, str]]) -> Telling:
-    """What is delivered of a trigger; `files` as `_sources` gives them. Raises Undeliverable."""
+def telling(
+    config: Config, queue: FolderQueue, row: Any, inventory: str, files: Sequence[tuple[str, str]], number: int
+) -> Telling:
+    """What is delivered of a trigger for the number-th time; `files` as `_sources` gives them. Raises Undeliverable."""
     manifest = Manifest.from_canonical(row.document)
     camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
     announced = announce(queue, Group(json.loads(row.data), manifest, camera, files))
     label = row.group_label or "whole"
-    number = row.claims + 1  # of this delivery
     name = f"{_plain(row.dataset)}-{_plain(label)}-r{row.revision}-{row.id[:8]}{f'-{number}' if number > 1 else ''}"
     about = [f"{row.dataset}, revision {row.revision}: {label}", f"trigger {row.id}, inventory {inventory}"]
     return Telling(f"{row.id}-{number}", announced, about, name)
@@ -198,7 +203,7 @@ def tell(database: Database, config: Config, queue: FolderQueue, trigger_id: str
     """What would be delivered of a trigger, by the datasets as such a queue tells them. Raises TransferError."""
     row = _row(database, trigger_id)
     files = _sources(database, row, _files(database, config, row))
-    return telling(config, queue, row, row.inventory or f"{row.host}:{inventory_path(row)}", files)
+    return telling(config, queue, row, row.inventory or f"{row.host}:{inventory_path(row)}", files, 1)
 
 
 def _sources(database: Database, row: Any, files: Sequence[triggers.Proven]) -> list[tuple[str, str]]:

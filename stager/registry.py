@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manifests.cameras import Camera
+from manifests.headers import Values
 from stager.database import Database
 from stager.models import Image
 
@@ -21,7 +22,7 @@ def image(
     dataset: str,
     host: str,
     path: str,
-    cards: Mapping[str, Any],
+    cards: Values,
     ids: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """The registry's entry for an image that lands at `host:path`; None for a file that is no image of a layout.

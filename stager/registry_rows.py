@@ -132,7 +132,6 @@ def _opened(path: Path) -> sqlite3.Connection:
     ends = time.monotonic() + MOST_S
     connection.set_progress_handler(lambda: time.monotonic() > ends, 100_000)
     connection.execute("PRAGMA trusted_schema = OFF")
-    connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
     return connection
 
 

@@ -15,10 +15,10 @@ from manifests.manifest import Manifest
 from manifests.patterns import Pattern
 from stager import breakers
 from stager.database import Database, again
-from stager.focal_planes import folder_of, look
-from stager.models import PathText, decode_path
+from stager.focal_planes import look
+from stager.models import ItemState, PathText, decode_path
 from stager.opening import Hosts
-from stager.planning import UNKNOWN
+from stager.planning import UNKNOWN, Planned, plan_focal_plane
 from transfers.errors import TransferError, shown
 from transfers.hosts import FileInfo, Host, only
 
@@ -101,10 +101,27 @@ def _found_focal_plane(
 ) -> int:
     assert manifest.camera is not None
     camera = load(manifest.camera, folders)
-    seen = only(look(source, [info], manifest, camera))
-    if seen.problem:
-        return _held(database, item_id, seen.problem)
-    return _found(database, item_id, info, folder_of(camera, manifest, seen.ids), None, seen.ids, seen.files)
+    plane, *left_out = plan_focal_plane(manifest, only(look(source, [info], manifest, camera)), camera)
+    if plane.destination is None:
+        return _settled(database, item_id, plane.state, plane.reason or "")
+    _leave_out(database, item_id, left_out)
+    return _found(database, item_id, info, plane.destination, None, dict(plane.ids or {}), plane.files)
+
+
+@again
+def _leave_out(database: Database, item_id: int, pieces: Sequence[Planned]) -> None:
+    """Write the files of a focal plane that are excluded, into its group, before it is carried out."""
+    statement = sa.text(f"""
+        INSERT INTO items (manifest_id, source, destination, files, ids, group_id, state, missing, reason, epoch, tries,
+                           not_before)
+        SELECT manifest_id, :source, :destination, 1, :ids, group_id, 'excluded', :no, :reason, 0, 0, {database.now}
+        FROM items WHERE id = :id ON CONFLICT DO NOTHING""").bindparams(
+        sa.bindparam("source", type_=PathText()), sa.bindparam("destination", type_=PathText())
+    )
+    with database.write() as connection:
+        for one in pieces:
+            values = {"source": one.source, "destination": one.destination, "ids": json.dumps(dict(one.ids or {}))}
+            connection.execute(statement, {**values, "reason": one.reason, "no": False, "id": item_id})
 
 
 def _found(
@@ -133,12 +150,15 @@ def _found(
     try:
         return _write(database, statement, {**values, "id": item_id})
     except IntegrityError:
-        return _held(database, item_id, f"another item has the destination {shown(destination)} already")
+        return _settled(
+            database, item_id, ItemState.HELD, f"another item has the destination {shown(destination)} already"
+        )
 
 
-def _held(database: Database, item_id: int, reason: str) -> int:
-    statement = sa.text("UPDATE items SET missing = :no, state = 'held', reason = :reason WHERE id = :id AND missing")
-    return _write(database, statement, {"no": False, "reason": reason, "id": item_id})
+def _settled(database: Database, item_id: int, state: str, reason: str) -> int:
+    """Hold a missing item that was found, or leave it out."""
+    statement = sa.text("UPDATE items SET missing = :no, state = :state, reason = :reason WHERE id = :id AND missing")
+    return _write(database, statement, {"no": False, "state": str(state), "reason": reason, "id": item_id})
 
 
 @again

@@ -45,6 +45,7 @@ from transfers.errors import TransferError
 from transfers.hosts import FileInfo, Host, Skipped
 
 CHUNK = 10_000  # items written in one transaction
+MOST_TOLD = 5  # files with inconsistent paths that a submission names
 FOUND_AT_ONCE = 1000  # entries of a list looked up in one conversation
 COLUMNS = (
     "manifest_id", "source", "destination", "size", "mtime_ns", "digest", "files", "bytes", "ids", "group_id",
@@ -181,9 +182,26 @@ def _plan(source: Host, manifest: Manifest, camera: Camera | None, notes: list[s
         planned = plan_listed(manifest, _listed(source, manifest), camera)
     else:
         planned = plan_files(manifest, _scan(source, manifest, notes), camera)
+    if camera and manifest.kind != "chop":
+        planned = _unidentified(planned, manifest, camera, notes)
     if expectation is None:
         return planned
     return itertools.chain(expectation.tick(planned), _late(expectation.missing))
+
+
+def _unidentified(
+    planned: Iterator[Planned], manifest: Manifest, camera: Camera, notes: list[str]
+) -> Iterator[Planned]:
+    """The items as they come; of those whose paths look like a layout's and are none, some are told of."""
+    odd = 0
+    for one in planned:
+        if one.ids == manifest.ids and (complaint := camera.why_not(one.source)):
+            odd += 1
+            if odd <= MOST_TOLD:
+                notes.append(complaint)
+        yield one
+    if odd > MOST_TOLD:
+        notes.append(f"and {odd - MOST_TOLD} more files like these")
 
 
 def _not_onto_itself(manifest: Manifest, planned: Iterator[Planned], where: str) -> Iterator[Planned]:

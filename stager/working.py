@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from manifests.findings import Finding
+from manifests.looks import Joined
 from stager import breakers, copies, focal_planes, inspecting, items, registry, retrying
 from stager.batches import Batch
 from stager.cutting import Cutting
@@ -175,7 +176,8 @@ class _Looking:
         image = None
         siblings: Sequence[Mapping[str, Any]] = ()
         if camera is not None and item.destination is not None:
-            image = registry.image(camera, manifest.dataset, self.destination.name, item.destination, headers[0])
+            cards = Joined(headers) if len(headers) > 1 else headers[0]
+            image = registry.image(camera, manifest.dataset, self.destination.name, item.destination, cards)
         if image is not None:
             ids = json.loads(image["ids"])
             siblings = self.siblings.of(image, ids)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from manifests import camera_files, manifest, parts
 from manifests.camera_files import CameraFile
+from manifests.camera_reading import read_camera
 from manifests.reading import read_manifest
 from stager import config
 from stager.cli import app
@@ -102,7 +103,8 @@ KEYS = [
     ("configuration.md", "## [stager]", config.Stager),
     ("configuration.md", "## [hosts.NAME]", config.StoreHost),
     ("configuration.md", '## [routes."SOURCE > DESTINATION"]', config.Route),
-    ("configuration.md", "## [queues.NAME]", config.Queue),
+    ("configuration.md", "## [queues.NAME]", config.TableQueue),
+    ("configuration.md", "### Queues that are folders", config.ListQueue),
 ]
 
 
@@ -117,6 +119,7 @@ def test_every_table_of_the_configuration_has_its_heading() -> None:
         config.Config
     ) - {"path"}
     assert keys_of(config.LocalHost) <= keys_of(config.StoreHost)
+    assert keys_of(config.JobOfficeQueue) <= keys_of(config.ListQueue)
 
 
 def test_defaults_are_as_the_tables_say() -> None:
@@ -194,7 +197,7 @@ def test_every_example_is_read_without_a_problem(example: Example, tmp_path: Pat
     if example.kind == "config":
         parse_config(tomllib.loads(example.text), tmp_path / "stager.toml")
     elif example.kind == "camera":
-        CameraFile.model_validate(tomllib.loads(example.text))
+        read_camera(example.text.encode(), "camera.toml")
     else:
         assert example.kind == "manifest", "say what the example is: ```toml manifest, config or camera"
         for listed in examples("text"):

@@ -1,11 +1,13 @@
 #!/bin/sh
-# venv.sh FOLDER PYTHON: make or renew the virtual environment that `make` works in, from requirements.lock.
+# venv.sh FOLDER PYTHON [LOCK]: make or renew the virtual environment that `make` works in, from requirements.lock.
+# With another LOCK it is an environment of its own, without Stager in it.
 # Writes nothing outside FOLDER but temporary files. Debian leaves pip out of venv unless python3-venv is
 # installed; then pip is taken from where there is one: the system's, its wheel, or Debian's package of the
 # wheel, which apt fetches and checks without root.
 set -eu
 venv=$1
 python=$2
+lock=${3:-requirements.lock}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -57,6 +59,6 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 give_pip
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-say "Installing what requirements.lock names into $venv ..."
-$pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
-$pip install --quiet --no-deps --no-build-isolation --editable .
+say "Installing what $lock names into $venv ..."
+$pip install --quiet --require-hashes --only-binary :all: -r "$lock"
+[ "$lock" != requirements.lock ] || $pip install --quiet --no-deps --no-build-isolation --editable .

@@ -31,7 +31,6 @@ import uuid
 import zlib
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from typing import (
     Any,
     Callable,
@@ -2586,9 +2585,14 @@ class Agent:
                 for path in paths:
                     yield look(path)
                 return
-            with ThreadPoolExecutor(WALKERS) as pool, closing(ahead(pool, look, paths, WALKERS)) as walked:
+            pool = ThreadPoolExecutor(WALKERS)
+            walked = ahead(pool, look, paths, WALKERS)
+            try:
                 for _, future in walked:
                     yield future.result()
+            finally:
+                walked.close()
+                pool.shutdown()
 
     def remove(self, paths: Iterable[str]) -> Iterator[Union[str, Fault]]:
         """Remove files, durably: the path when it is gone (also when it was not there), or the Fault."""

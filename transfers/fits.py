@@ -41,6 +41,7 @@ class Header(Mapping[str, Value]):
         self.raw = raw[: len(raw) // CARD * CARD]  # all cards in one piece
         self._first: dict[bytes, int] = {}  # padded keyword: place of its first card
         self._places: dict[bytes, list[int]] = {}  # of those that occur twice, all of them
+        self._values: dict[int, Value] = {}  # by place, as far as they were asked for
         self._index()
 
     @classmethod
@@ -129,6 +130,11 @@ class Header(Mapping[str, Value]):
         return self.raw[place * CARD : (place + 1) * CARD]
 
     def _value(self, place: int) -> Value:
+        if place not in self._values:
+            self._values[place] = self._made_out(place)
+        return self._values[place]
+
+    def _made_out(self, place: int) -> Value:
         value = parse_value(value_text(self._card(place)))
         while isinstance(value, str) and value.endswith("&"):
             place += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from transfers.agent import INTEGER, ONES, STRUCTURE, STRUCTURE_BEGINS, Hdu, add_words_stdlib, end_of, place_of
@@ -118,10 +119,13 @@ def _order(number: int, hdu: Hdu, words: Sequence[bytes]) -> Iterator[_Said]:
     lengths = [b"NAXIS%d" % (axis + 1) for axis in range(axes)]
     counts = [b"PCOUNT", b"GCOUNT"] if number else []
     expected = [b"XTENSION" if number else b"SIMPLE", b"BITPIX", b"NAXIS", *lengths, *counts]
-    if list(words[: len(expected)]) != [word.ljust(_WIDTH) for word in expected]:
-        text = "its first cards are not " + ", ".join(["SIMPLE" if number == 0 else "XTENSION", "BITPIX", "NAXIS"])
-        text += ", the lengths of its axes" + (", PCOUNT and GCOUNT" if number else "") + ", in this order"
-        yield "card-order", "warn", f"{text}: strict readers refuse it"
+    right = [word == name.ljust(_WIDTH) for word, name in zip_longest(words[: len(expected)], expected, fillvalue=b"")]
+    if not all(right[:3]):
+        first = ", ".join(name.decode("ascii") for name in expected[:3])
+        yield "card-order", "fail", f"its first cards are not {first}, in this order: readers do not take it for FITS"
+    elif not all(right):
+        text = "NAXISn, PCOUNT and GCOUNT" if number else "NAXISn"
+        yield "card-order", "warn", f"{text} do not follow NAXIS, all of them and in this order"
     structure = Counter(word.rstrip() for word in words if word[:5] in STRUCTURE_BEGINS)
     twice = sorted(name.decode("ascii") for name, count in structure.items() if count > 1 and STRUCTURE.fullmatch(name))
     if twice:

@@ -216,8 +216,7 @@ def queue_export(
     What is not said is taken from the queue's settings. Exit status: 0; 1 when a file is there already, or datasets
     cannot be told; 2 for a queue or trigger that is not there; 3 when there is no trigger.
     """
-    from stager import publishing
-    from stager.queues import delivering, table
+    from stager.queues import table
 
     with opened(config) as (read, database):
         told_as = _told_as(_settings(read, queue), as_format, kind, ids, group)
@@ -225,8 +224,7 @@ def queue_export(
         if trigger:
             table.see(database, queue, trigger)
         for one in chosen:
-            told = publishing.tell(database, read, told_as, one)
-            for entry in delivering.entries_of(told_as, told):
+            for entry in _entries(read, database, told_as, one):
                 _put(entry, to)
     if not chosen:
         complain(f"queue {queue} has no trigger")
@@ -243,7 +241,7 @@ def _told_as(settings: Queue, as_format: Format, kind: str | None, ids: str | No
     model = ListQueue if as_format == Format.LIST else JobOfficeQueue
     said = settings.model_dump(exclude={"kind", "lease_s"}) if isinstance(settings, FolderQueue) else {}
     said = {key: value for key, value in said.items() if key in model.model_fields}
-    said |= {"kind": "lists" if as_format == Format.LIST else "joboffice", "folder": "/"}
+    said |= {"kind": "lists" if as_format == Format.LIST else "joboffice", "folder": "/unused"}
     said |= {"type": kind} if kind else {}
     said |= {"ids": ids.split(",")} if ids else {}
     said |= {"datasets": "group"} if group else {}
@@ -252,6 +250,18 @@ def _told_as(settings: Queue, as_format: Format, kind: str | None, ids: str | No
     except ValidationError as error:
         complain("; ".join(f"--{problem}" for problem in problems_of(error, model)))
         raise typer.Exit(Exit.USAGE) from error
+
+
+def _entries(read: Config, database: Database, told_as: FolderQueue, trigger: str) -> list[Entry]:
+    from stager import publishing
+    from stager.queues import delivering
+    from stager.queues.errors import Undeliverable
+
+    try:
+        return delivering.entries_of(told_as, publishing.tell(database, read, told_as, trigger))
+    except Undeliverable as error:
+        complain(f"{trigger}: {shown(error.text)}")
+        raise typer.Exit(Exit.FAILED) from error
 
 
 def _put(entry: Entry, folder: Path | None) -> None:

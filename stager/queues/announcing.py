@@ -104,6 +104,19 @@ class _Sorted:
     files: int = 0
 
 
+def problem(queue: FolderQueue, manifest: Manifest, camera: Camera | None) -> str | None:
+    """Why no trigger of a manifest could be told on a queue, as a sentence; None where nothing is known against it."""
+    if camera is None:
+        return "its queue announces datasets by their ids; name the `camera` that knows them by the paths of the files"
+    per = manifest.trigger.per if manifest.trigger else ()
+    if queue.datasets == "group" and not (queue.ids or per):
+        return "its queue announces a dataset a group, by the group's ids; say in `trigger.per` which"
+    known = {*camera.id_names, *manifest.ids, *per}
+    if unknown := [name for name in queue.ids or () if name not in known]:
+        return f"its queue tells the ids {', '.join(unknown)}, which {camera.name} does not have"
+    return None
+
+
 def announce(queue: FolderQueue, group: Group) -> Announced:
     """The datasets of a group as the queue tells them.
 

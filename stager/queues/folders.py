@@ -21,6 +21,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ OWN = ".stager"
 PENDING = ".add."
 LOCK_S = 20.0  # how long another process is waited for
 AT_ONCE = 256  # files that are open at the same time
+SYNCED_AT_ONCE = 8  # of them: a disk that is asked for several writes them together
 MOST_BYTES = 16 << 20  # of the list of what was delivered: some 200 000 deliveries
 OPEN_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -156,7 +158,8 @@ def _remember(folder: Folder, key: str, count: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync(folder.own)
+    if size == 0:
+        sync(folder.own)
     if size > MOST_BYTES:
         lines = path.read_bytes().splitlines(keepends=True)
         replace(path, b"".join(lines[len(lines) // 2 :]))
@@ -180,7 +183,7 @@ def _read(folder: Folder, key: str) -> Journal | None:
 
 def _write(folder: Folder, key: str, journal: Journal) -> None:
     said = {"state": "written" if journal.written else "writing", "files": journal.files}
-    replace(_journal(folder, key), json.dumps(said).encode())
+    replace(_journal(folder, key), json.dumps(said).encode(), synced=journal.written)
 
 
 def _clear(folder: Folder, key: str, journal: Journal | None) -> None:
@@ -235,8 +238,12 @@ def _write_files(place: Path, files: Sequence[tuple[str, str]], entries: Sequenc
             opened.append(os.open(place / hidden, OPEN_NEW, 0o666))
             made.append(place / hidden)
             write_all(opened[-1], entry.data)
-        for descriptor in opened:
-            os.fsync(descriptor)
+        if len(opened) < SYNCED_AT_ONCE:
+            for descriptor in opened:
+                os.fsync(descriptor)
+        else:
+            with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+                list(pool.map(os.fsync, opened))
     finally:
         for descriptor in opened:
             os.close(descriptor)
@@ -293,8 +300,9 @@ def _rename_new(place: int, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=place, dst_dir_fd=place)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file anew, as one step that a crash cannot divide; its mode stays."""
+def replace(path: Path, data: bytes, *, synced: bool = True) -> None:
+    """Write a file anew, as one step that a crash cannot divide; its mode stays. Not `synced`: what it holds is on disk
+    when this returns, that it has its name may yet be lost in a power cut."""
     new = path.with_name(f".{path.name.lstrip('._')}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -305,7 +313,8 @@ def replace(path: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     new.replace(path)
-    sync(path.parent)
+    if synced:
+        sync(path.parent)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

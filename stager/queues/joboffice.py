@@ -51,14 +51,15 @@ def entries(datasets: Sequence[Dataset]) -> Iterator[Entry]:
 
 
 def arrange(place: Path, coming: Sequence[str]) -> None:
-    """Write the order of a folder's items anew, with those that are coming at its end. Raises OSError."""
+    """Write the order of a folder's items anew, with those that are coming at its end; the folder is synced by who
+    puts them there. Raises OSError."""
     names = os.listdir(place)  # noqa: PTH208  names are wanted, and a million Path objects are not
     there = {name for name in names if is_item(name)}
     adding = {match[number] for name in names if (match := _ADDING.fullmatch(name)) for number in (1, 2)}
     before = order(place)
     after = reconciled(before, there, adding, coming)
     if after != before:
-        replace(place / ORDER, "".join(f"{name}\n" for name in after).encode("utf-8", "surrogateescape"))
+        replace(place / ORDER, "".join(f"{name}\n" for name in after).encode("utf-8", "surrogateescape"), synced=False)
 
 
 def is_item(name: str) -> bool:

@@ -102,9 +102,8 @@ def _counts(connection: Connection, datasets: Sequence[str]) -> Sequence[Any]:
 
 def _see_all_known(connection: Connection, datasets: Sequence[str], seen: set[str]) -> None:
     """RegistryError for a name that no dataset has."""
-    known: dict[str, str] = dict(
-        connection.execute(sa.text("SELECT name, dataset FROM manifests ORDER BY id")).tuples().all()
-    )
+    names = connection.execute(sa.text("SELECT name, dataset FROM manifests ORDER BY id"))
+    known: dict[str, str] = {row[0]: row[1] for row in names}
     for dataset in datasets:
         if dataset in seen or dataset in known.values():
             continue

@@ -25,7 +25,12 @@ TIMES = ("taiObs", "expTime")
 UNIQUE = "uq_raw"
 SKY_TILE_INDEXES = {"ix_skyTile_id": "id", "ix_skyTile_tile": "skyTile"}
 
-quoted = sqlite.dialect().identifier_preparer.quote
+_preparer = sqlite.dialect().identifier_preparer
+
+
+def quoted(name: str) -> str:
+    """The name of a column as SQL: an id may be called as a word of SQL is."""
+    return name if name in TIMES else _preparer.quote(name)
 
 
 def listed(names: Sequence[str], of: str = "") -> str:

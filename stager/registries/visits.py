@@ -75,8 +75,8 @@ def _visits(registry: sqlite3.Connection, schema: Schema, disagreements: list[Di
     """The rows of raw_visit, by visit; what disagrees goes into the list."""
     names = listed(schema.of_visit[1:])
     query = f"""
-        SELECT visit, {schema.snap} AS snap, {names}, count(*) AS images FROM main.raw WHERE visit IS NOT NULL
-        GROUP BY visit, {schema.snap}, {names} ORDER BY visit, snap, images DESC, {names}"""
+        SELECT visit, {schema.snap} AS of_snap, {names}, count(*) AS images FROM main.raw WHERE visit IS NOT NULL
+        GROUP BY visit, of_snap, {names} ORDER BY visit, of_snap, images DESC, {names}"""
     for visit, rows in groupby(registry.execute(query), key=lambda row: row[0]):
         snaps = {snap: [(tuple(row[2:-1]), row[-1]) for row in its] for snap, its in groupby(rows, lambda row: row[1])}
         # The first snap's, as the registries of 2010 have it; of another where that has no good time.

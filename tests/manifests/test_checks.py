@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from astropy.io import fits as astropy_fits
 from hypothesis import given as property_of
 from hypothesis import strategies as st
 
@@ -853,13 +854,22 @@ def test_a_file_without_headers_is_no_fault_of_the_checks() -> None:
     assert check(CFHT, PIECE_PATH, [], {}) != []
 
 
-def test_a_header_is_checked_in_less_than_a_millisecond() -> None:
+def test_a_header_is_checked_in_less_time_than_astropy_takes_to_read_it() -> None:
     lines = [("COMMENT", b"Reserved space")] * 200 + [(f"T{number}", 1.5) for number in range(220)]
     raw = b"".join(header(IMSIM_CARDS, *lines).cards) + b"END".ljust(80)
     others = siblings(*[49552.28496] * 25)
     assert len(raw) > 440 * 80
-    timer = timeit.Timer(lambda: check(IMSIM, IMSIM_PATH, [Header.parse(raw)], {}, others), timer=time.process_time)
-    assert min(timer.repeat(number=20, repeat=20)) / 20 < 1e-3
+
+    def read() -> list[Any]:
+        found = astropy_fits.Header.fromstring(raw)
+        return [found[name] for name in ("OBSID", "FILTER", "CCDID", "AMPID", "E2AOFILE", "MJD-OBS", "TAI", "EXPTIME")]
+
+    def ours() -> list[Finding]:
+        return check(IMSIM, IMSIM_PATH, [Header.parse(raw)], {}, others)
+
+    assert ours() == []
+    theirs, own = (min(timeit.repeat(each, number=10, repeat=15, timer=time.process_time)) for each in (read, ours))
+    assert own * 1.5 < theirs
 
 
 # ------------------------------------------------------------------------------------------- pages

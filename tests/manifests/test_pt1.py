@@ -32,11 +32,20 @@ def test_each_row_can_be_submitted(path: Path) -> None:
 def test_the_failure_lists_are_those_of_the_page() -> None:
     counts = {name: len(read_exclusions(PT1 / f"{name}-failures.txt")) for name in ("psf", "wcs", "photocal")}
     assert counts == {"psf": 1, "wcs": 17, "photocal": 11}
+    assert read_manifest(PT1 / "imsim-abe-restore.toml").notes == ()  # the counts of the headings agree
+
+
+def test_the_failure_lists_are_the_pages_own_lines(shared: Path) -> None:
+    page = (shared / "seeds/dc3b-pt1-integration-status.txt").read_text(encoding="utf-8")
+    for name in ("psf", "wcs", "photocal"):
+        source, _, lines = (PT1 / f"{name}-failures.txt").read_text(encoding="utf-8").partition("\n")
+        assert source.startswith("# As on the DC3b PT1 Integration Status page")
+        assert lines in page
 
 
 def test_a_ccd_that_failed_is_excluded_with_its_reason() -> None:
     manifest = read_manifest(PT1 / "imsim-abe-restore.toml")
     found = manifest.exclusion("x.fits", {"visit": 85656362, "raft": "2,4", "sensor": "2,1"})
     assert found is not None
-    assert found.reason == "photocal failure: insufficient data points for order"
+    assert found.reason == "Photocal failures on 11 ImSim CCDs of 110: insufficient data points for order"
     assert manifest.exclusion("x.fits", {"visit": 85656362, "raft": "0,1", "sensor": "2,1"}) is None

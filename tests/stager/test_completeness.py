@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -258,6 +260,25 @@ def test_a_dataset_without_a_camera_has_no_visits(site: Site) -> None:
     assert completeness(site.database) == []
     with pytest.raises(InputError, match="names a camera"):
         completeness(site.database, "m data")
+
+
+def test_a_registry_that_the_manifest_names_says_what_is_expected(site: Site) -> None:
+    write(site, SMALL, OTHER)
+    with closing(sqlite3.connect(site.folder / "registry.sqlite3")) as connection, connection:
+        connection.execute("CREATE TABLE raw (visit INT, filter TEXT, snap INT, raft TEXT, sensor TEXT, channel TEXT)")
+        rows = [
+            (one["visit"], "y", *(one[name] for name in ("snap", "raft", "sensor", "channel")))
+            for one in expecting(SMALL)
+        ]
+        lost = (SMALL.visit, "y", 0, "2,3", "2,2", "0,0")
+        connection.executemany("INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?)", [*rows, lost, (7, *lost[1:])])
+    site.run(**IMSIM, expect="registry.sqlite3")
+    visits = by_visit(site)
+    partly, absent, stray = (visits[str(visit)] for visit in (SMALL.visit, 7, OTHER.visit))
+    assert (partly.basis, partly.expected, partly.proven, partly.flags) == ("registry", 9, 8, ("missing",))
+    assert partly.lacking == ("raft 2,3 sensor 2,2: 1 of 32 missing (snap 0, channel 0,0)",)
+    assert (absent.basis, absent.expected, absent.flags) == ("registry", 1, ("absent",))
+    assert stray.flags == ("stray",)
 
 
 counts = st.dictionaries(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manifests.reading import read_manifest
-from stager.config import Config, ConfigError, parse_config, read_config, schema
+from stager.config import Config, ConfigError, FolderQueue, TableQueue, parse_config, read_config, schema
 from stager.opening import login_of
 from stager.templates import write_templates
 from transfers.channels import Login
@@ -16,6 +16,7 @@ from transfers.channels import Login
 LOCAL = {"kind": "local", "root": "/usr/data"}
 FAR = {"kind": "ssh", "root": "/cfs", "address": "abe.example.edu"}
 STORE = {"kind": "store", "root": "/mss"}
+OFFICE: dict[str, Any] = {"kind": "joboffice", "folder": "/work/joboffices_1/PT1Pipe-joboffice"}
 
 
 def parsed(**said: Any) -> Config:
@@ -56,7 +57,7 @@ def test_hosts_routes_and_queues_are_read() -> None:
     )
     assert config.host_kinds == {"a": "local", "mss": "store"}
     assert (config.streams("a", "mss"), config.streams("mss", "a")) == ((7, 7), (2, 2))
-    assert config.queues["pipeline"].lease_s == 5
+    assert config.queues["pipeline"] == TableQueue(kind="table", lease_s=5)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +103,36 @@ def test_hosts_routes_and_queues_are_read() -> None:
         ({"stager": {"lease_s": 0}}, "seconds"),
         ({"stager": {"lease_s": "60"}}, "seconds"),
         ({"stager": {"tries": True}}, "1 to 1000"),
-        ({"queues": {"q": {"kind": "kafka"}}}, "table"),
+        ({"queues": {"q": {"kind": "kafka"}}}, '"table", "joboffice" or "lists"'),
+        ({"queues": {"q": {}}}, "queues.q.kind: missing"),
+        ({"queues": {"q": {"kind": "joboffice"}}}, "queues.q.folder: missing"),
+        ({"queues": {"q": OFFICE | {"folder": "work/jo"}}}, "absolute path on this machine"),
+        ({"queues": {"q": OFFICE | {"folder": "/work\n"}}}, "absolute path on this machine"),
+        ({"queues": {"q": OFFICE | {"type": "raw visit=1"}}}, "a type of datasets"),
+        ({"queues": {"q": OFFICE | {"datasets": "file"}}}, '"files" (a dataset for each file'),
+        ({"queues": {"q": OFFICE | {"ids": []}}}, "the ids of a dataset in their order"),
+        ({"queues": {"q": OFFICE | {"ids": ["visit", "visit"]}}}, "the ids of a dataset in their order"),
+        ({"queues": {"q": OFFICE | {"ids": {"visit": "v", "ccd": "v"}}}}, "the ids of a dataset in their order"),
+        ({"queues": {"q": OFFICE | {"ids": {"visit": "a b"}}}}, "the ids of a dataset in their order"),
+        ({"queues": {"q": OFFICE | {"ids": "visit"}}}, "the ids of a dataset in their order"),
+        ({"queues": {"q": OFFICE | {"lease_s": 5}}}, "unknown key `lease_s`"),
+        ({"queues": {"q": OFFICE | {"flush": 5}}}, "unknown key `flush`"),
+        ({"queues": {"q": OFFICE | {"kind": "lists", "flush": 1001}}}, "0 to 1000"),
+        ({"queues": {"q": {"kind": "table", "folder": "/x"}}}, "unknown key `folder`"),
         ({"path": "/etc/passwd", "stager": {"tries": 0}}, "1 to 1000"),
     ],
 )
 def test_each_mistake_is_said_with_what_was_expected(said: dict[str, Any], text: str) -> None:
     assert text in problems(**said)
+
+
+def test_the_ids_of_a_queue_are_a_list_or_have_other_names() -> None:
+    listed = parsed(queues={"q": OFFICE | {"ids": ["visit", "ccd"]}}).queues["q"]
+    renamed = parsed(queues={"q": OFFICE | {"ids": {"visit": "visit", "sensor": "ccd"}}}).queues["q"]
+    assert isinstance(listed, FolderQueue)
+    assert isinstance(renamed, FolderQueue)
+    assert list((listed.ids or {}).items()) == [("visit", "visit"), ("ccd", "ccd")]
+    assert list((renamed.ids or {}).items()) == [("visit", "visit"), ("sensor", "ccd")]
 
 
 def test_a_host_over_ssh_leaves_to_the_site_what_is_not_said() -> None:
@@ -203,7 +228,7 @@ def test_what_init_writes_can_be_read_and_is_never_overwritten(tmp_path: Path) -
 def test_the_schema_describes_every_key_but_the_files_own_place() -> None:
     said = schema()
     assert set(said["properties"]) == {"stager", "hosts", "routes", "queues"}
-    for part in ("Stager", "LocalHost", "SshHost", "StoreHost", "Route", "Queue"):
+    for part in ("Stager", "LocalHost", "SshHost", "StoreHost", "Route", "TableQueue", "JobOfficeQueue", "ListQueue"):
         assert all("description" in field for field in said["$defs"][part]["properties"].values())
     streams = said["$defs"]["Route"]["properties"]["streams"]["anyOf"]
     assert {one["type"] for one in streams} == {"integer", "array", "null"}

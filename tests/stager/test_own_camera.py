@@ -141,3 +141,18 @@ def test_a_value_that_no_path_may_have_is_refused_when_the_manifest_is_read(site
     said = stager("submit", "m.toml").err
     assert "four has no ccd 4; its ccds: 0, 1, 2, 3" in said
     assert "expect[1].filter" in said
+
+
+def test_a_path_that_contradicts_itself_is_told_when_it_is_submitted(sqlite_site: Site) -> None:
+    sqlite_site.files("a:raw/v5-fr/E000/R23/S11/imsim_5_R22_S11_C00_E000.fits.gz", "a:raw/notes.txt")
+    submitted = sqlite_site.submit(source="a:raw/**", destination="b:raw", camera="lsst_imsim")
+    (note,) = submitted.notes
+    assert "R22" in note or "2,2" in note
+    assert "imsim_5_R22" in note
+
+
+def test_a_product_with_the_same_ids_is_not_taken_for_the_raw_file(sqlite_site: Site) -> None:
+    sqlite_site.files("a:all/postISR/v5-fr/s0/R23/S11/C00.fits")
+    expect = [{"visit": 5, "snap": 0, "raft": "2,3", "sensor": "1,1", "channel": "0,0"}]
+    submitted = sqlite_site.submit(source="a:all/**", destination="b:all", camera="lsst_imsim", expect=expect)
+    assert submitted.states == {"waiting": 1, "missing": 1}

@@ -1,10 +1,9 @@
-"""The registry: what landed, by its header; what is missing; what has bad headers."""
+"""The registry: what landed, by its header; what has bad headers."""
 
 from __future__ import annotations
 
 import json
 
-from stager import completeness, findings
 from stager.samples import Exposure, Visit, write_focal_plane, write_visit
 from tests.stager.site import Site
 
@@ -33,20 +32,6 @@ def test_every_image_that_landed_is_registered_by_its_header(site: Site) -> None
     )
     assert json.loads(first[5])["sensor"] == "0,0"
     assert first[6:] == (49552.28496, "tai", 15.0)
-
-
-def test_completeness_counts_what_is_missing_held_and_excluded_by_visit(site: Site) -> None:
-    (site.folder / "bad.txt").write_text(f"visit={SMALL.visit} snap=1 sensor=0,1  # shutter\n")
-    landed(site, SMALL)
-    (whole,) = completeness.completeness(site.database, "m data")
-    assert (whole.visit, whole.expected, whole.proven, whole.missing) == (str(SMALL.visit), 8, 8, 0)
-    sensor = {"raft": "2,3", "sensor": "0,0"}
-    expect = [{"visit": SMALL.visit, **sensor}, {"visit": 99, "snap": 0, **sensor}]
-    landed(site, SMALL, accept={"except": "bad.txt"}, expect=expect)
-    visits = {visit.visit: visit for visit in completeness.completeness(site.database)}
-    partial, absent = visits[str(SMALL.visit)], visits["99"]
-    assert (partial.expected, partial.proven, partial.missing, partial.excluded) == (34, 6, 28, 2)
-    assert (absent.expected, absent.proven, absent.missing, absent.registered) == (16, 0, 16, 0)
 
 
 def test_the_pieces_of_a_focal_plane_are_registered_with_their_ids(sqlite_site: Site) -> None:

@@ -200,20 +200,20 @@ def test_two_daemons_on_one_database_deliver_once(
 ) -> None:
     site = Site(tmp_path / "site", preloaded, postgres_url, more=queue(office))
     try:
-        raw(site, 60)
+        raw(site, 24)
         daemons = [site.start("daemon") for _ in range(3)]
         for daemon in daemons:
             site.until(lambda daemon=daemon: "event=started" in daemon.err)
         with JobOffice(office) as job_office:
             assert site.run("submit", "job.toml").code == 0
             site.until(lambda: site.status("job") and site.status("job")["state"] == "complete")
-            site.until(lambda: len(job_office.taken) >= 120)
+            site.until(lambda: len(job_office.taken) >= 48)
             time.sleep(1)
             for daemon in daemons:
                 daemon.kill(15)
                 assert daemon.end().code == 0
             check(site)
-        assert Counter(job_office.taken) == wanted(60)
+        assert Counter(job_office.taken) == wanted(24)
     finally:
         site.close()
 

@@ -8,8 +8,12 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
+from tests.transfers import crafted
+from transfers import integrity
 from transfers.copying import copy
 from transfers.errors import (
     Conflict,
@@ -23,7 +27,7 @@ from transfers.errors import (
     Transient,
     Unsupported,
 )
-from transfers.hosts import Cut, FileInfo, Frame, Host, Piece, Receipt, Skipped, Want
+from transfers.hosts import Cut, FileInfo, Frame, Hdu, Host, Limits, Piece, Receipt, Skipped, Want
 
 ODD_NAMES = [
     "with space.fits",
@@ -522,9 +526,64 @@ class HostContract:
         (root / "a.fits").write_bytes(header + bytes(5760))
         (root / "b.fits").write_bytes(b"just text")
         good, bad, missing = host.headers(["a.fits", "b.fits", "c.fits"])
-        assert good == ((0, header, 2880, 4000),)
+        assert good == (Hdu(0, header, 2880, 4000, rest=1760),)
         assert isinstance(bad, SourceCorrupt)
+        assert (bad.facts["code"], bad.facts["hdu"]) == ("not-fits", 0)
         assert isinstance(missing, SourceMissing)
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_sums_are_those_of_astropy(self, host: Host, root: Path, packed: bool) -> None:
+        name = "a.fits.gz" if packed else "a.fits"
+        pixels = np.random.default_rng(1).integers(-9, 9, (1500, 1001), np.int16)  # some MB, and no whole blocks
+        made = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(pixels), fits.CompImageHDU(pixels), fits.ImageHDU()])
+        made.writeto(root / name, checksum=True)
+        (found,) = host.headers([name], Limits(sums=True))
+        assert not isinstance(found, TransferError), found
+        with fits.open(root / name, disable_image_compression=True) as hdus:
+            assert [hdu.datasum for hdu in found] == [int(hdu.header["DATASUM"]) for hdu in hdus]
+        assert [hdu.packed for hdu in found] == [packed] * 4
+        assert [hdu.rest for hdu in found] == [None, None, None, 0]
+        assert integrity.troubles(found) == []
+
+    def test_sums_are_made_only_where_they_are_asked_for_and_carried(self, host: Host, root: Path) -> None:
+        fits.HDUList([fits.PrimaryHDU(np.zeros(9)), fits.ImageHDU(np.ones(9))]).writeto(root / "none.fits")
+        fits.PrimaryHDU(np.ones(9)).writeto(root / "some.fits", checksum=True)
+        without, unasked = host.headers(["none.fits", "some.fits"])
+        none, some = host.headers(["none.fits", "some.fits"], Limits(sums=True))
+        for hdus in (without, unasked, none):
+            assert not isinstance(hdus, TransferError)
+            assert [hdu.datasum for hdu in hdus] == [None] * len(hdus)
+        assert not isinstance(some, TransferError)
+        assert some[0].datasum is not None
+
+    @pytest.mark.parametrize("damage", ["none", "pixels", "length", "cut"])
+    def test_gzip_file_is_unpacked_no_further_than_its_headers(self, host: Host, root: Path, damage: str) -> None:
+        """Damaged pixels are not seen then; a length that is not as declared is, by what that leads to."""
+        packed = gzip.compress(crafted.primary(axes=(100_000,)) + os.urandom(100_000) + bytes(800))
+        harmed = packed[:50_000] + bytes(100) + packed[50_100:]
+        made = {"pixels": harmed, "length": harmed[:-4] + bytes(4), "cut": packed[:-20]}
+        (root / "a.fits.gz").write_bytes(made.get(damage, packed))
+        (found,) = host.headers(["a.fits.gz"], Limits(pixels=False))
+        if damage in ("none", "pixels"):
+            assert not isinstance(found, TransferError), found
+            assert [(hdu.data_size, hdu.rest) for hdu in found] == [(100_000, 800)]
+        else:
+            assert isinstance(found, SourceCorrupt)
+            assert "gzip" in found.text
+        (whole,) = host.headers(["a.fits.gz"])
+        assert isinstance(whole, TransferError) == (damage != "none")
+
+    def test_gzip_data_by_another_name_is_read_where_that_is_wanted(self, host: Host, root: Path) -> None:
+        (root / "a.fits").write_bytes(gzip.compress(crafted.sound()))
+        (root / "b.fits").write_bytes(crafted.sound())
+        refused, _ = host.headers(["a.fits", "b.fits"])
+        assert isinstance(refused, SourceCorrupt)
+        assert refused.facts["code"] == "gzip-name"
+        packed, plain = host.headers(["a.fits", "b.fits"], Limits(by_content=True))
+        assert not isinstance(packed, TransferError)
+        assert not isinstance(plain, TransferError)
+        assert (packed[0].packed, plain[0].packed) == (True, False)
+        assert packed[0]._replace(packed=False) == plain[0]
 
     # Unpacking.
 

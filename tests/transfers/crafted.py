@@ -1,7 +1,7 @@
-"""FITS files that are not sound, or only look so: each as a function that writes it. Small on disk, whatever they claim.
+"""FITS files that are not sound, or only look so: each as a function that writes it.
 
-They are made by hand, as no program writes them. What bombs unpack to is never held: a flushed stretch of deflate's
-output is the same bytes each time, so it is written over and over.
+They are made by hand, as no program writes them, and small on disk, whatever they claim. What bombs unpack to is never
+held: a flushed stretch of deflate's output is the same bytes each time, so it is written over and over.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sound(side: int = 40, *more: str) -> bytes:
 
 
 def bomb(start: bytes, zeros: int) -> bytes:
-    """A gzip file of these bytes and at least so many zeros, in one member. Its CRC is of no matter: nobody gets there."""
+    """A gzip file of these bytes and at least so many zeros, in one member; its length is right, its CRC is not."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
     piece = packer.compress(bytes(PIECE)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -142,9 +142,7 @@ BAD: dict[str, Made] = {
     "bomb-behind-image.fits.gz": lambda path: path.write_bytes(bomb(sound(), 10 << 30)),
     "bomb-declared.fits.gz": lambda path: path.write_bytes(bomb(primary(axes=(100_000, 100_000)), 10 << 30)),
     "bomb-of-1-gb.fits.gz": lambda path: path.write_bytes(bomb(primary(axes=(1 << 30,)), 1 << 30)),
-    "bomb-in-extensions.fits.gz": lambda path: path.write_bytes(
-        bomb(primary() + extension(axes=(2 << 30,)), 4 << 30)
-    ),
+    "bomb-in-extensions.fits.gz": lambda path: path.write_bytes(bomb(primary() + extension(axes=(2 << 30,)), 4 << 30)),
     "bomb-header.fits.gz": lambda path: path.write_bytes(
         gzip.compress(block(*BEGIN, *["COMMENT"] * 33) + b" " * (400 << 20), 1)
     ),

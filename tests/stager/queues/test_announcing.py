@@ -11,7 +11,7 @@ import pytest
 from manifests.cameras import load
 from manifests.reading import read_manifest
 from stager.config import FolderQueue
-from stager.queues.announcing import Announced, Dataset, Group, announce
+from stager.queues.announcing import Announced, Dataset, Group, announce, problem
 from stager.queues.errors import Undeliverable
 from tests.stager.site import document
 
@@ -128,6 +128,32 @@ def test_an_id_that_only_the_manifest_knows_is_told_too(announced: Announce) -> 
 def test_a_group_that_cannot_be_told_says_why(announced: Announce, said: dict[str, Any], text: str) -> None:
     with pytest.raises(Undeliverable, match=text):
         announced(CFHT, **said)
+
+
+@pytest.mark.parametrize(
+    ("queue", "more", "text"),
+    [
+        ({}, {}, "name the `camera`"),
+        ({}, {"camera": "cfht_megacam"}, None),
+        ({"datasets": "group"}, {"camera": "cfht_megacam"}, "say in `trigger.per` which"),
+        ({"datasets": "group"}, {"camera": "cfht_megacam", "trigger": {"queue": "q", "per": ["visit"]}}, None),
+        (
+            {"ids": ["visit", "raft"]},
+            {"camera": "cfht_megacam"},
+            "tells the ids raft, which cfht_megacam does not have",
+        ),
+        ({"ids": ["visit", "raft"]}, {"camera": "cfht_megacam", "ids": {"raft": "2,3"}}, None),
+    ],
+)
+def test_what_could_never_be_told_is_known_beforehand(
+    tmp_path: Path, queue: dict[str, Any], more: dict[str, Any], text: str | None
+) -> None:
+    said = {"name": "m", "kind": "copy", "dataset": "d", "source": "a:in/**", "destination": "b:out"} | more
+    (tmp_path / "m.toml").write_text(document(said))
+    camera = load(more["camera"]) if "camera" in more else None
+    settings = FolderQueue.model_validate({"folder": "/x"} | queue)
+    found = problem(settings, read_manifest(tmp_path / "m.toml"), camera)
+    assert found is None if text is None else text in str(found)
 
 
 # --------------------------------------------------------------------------------------- what is left out
