@@ -137,10 +137,11 @@ def _alone(text: str, reason: str) -> Said | None:
         ids[name] = (value,)
     if len(globs) > 1:
         raise ValueError(f'found "{shown(text, 80)}"; expected ids such as {FORMS}, and then # and the reason')
-    return Said(ids, _glob(globs[0]) if globs else None, cut(reason), alone=True)
+    return Said(ids, named_by(globs[0]) if globs else None, cut(reason), alone=True)
 
 
-def _glob(text: str) -> str:
+def named_by(text: str) -> str:
+    """The name or glob, looked at; raises ValueError."""
     if not text.strip("*/"):
         raise ValueError(f'"{shown(text, 20)}" alone would leave out every file; write ids, or a name')
     try:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .errors import ManifestError, Problem, shown
-from .failure_lines import FORMS, RANKS, Said, check_remark, cut, indented, is_word, joined, said
+from .failure_lines import FORMS, RANKS, Said, check_remark, cut, indented, is_word, joined, named_by, said
 from .parts import Exclusion
 
 MOST_SAID = 20  # problems of one list that are written out
@@ -187,7 +187,7 @@ class _Outline:
     def _close_empty(self, one: _Open) -> None:
         """A heading without entries: a remark on the entry that it stands below, or a line that says nothing to us."""
         if one.bare:
-            self._emit(replace(one, said=Said({}, one.said.heading, alone=True)), ())
+            self._emit_name(one)
             return
         above = self._open[-1] if self._open else None
         if above is not None and not above.heads and not above.below:
@@ -196,6 +196,12 @@ class _Outline:
             self._more_passed += 1
         else:
             self._passed.append(one)
+
+    def _emit_name(self, one: _Open) -> None:
+        try:
+            self._emit(replace(one, said=Said({}, named_by(one.said.heading), alone=True)), ())
+        except ValueError as error:
+            self.refuse(one.number, str(error))
 
     def _emit(self, one: _Open, above: Sequence[_Open]) -> None:
         """The exclusions that an entry is, with the ids and reasons of those above it."""

@@ -209,7 +209,7 @@ class FolderQueue(Part):
     """Triggers become files in a folder of this machine, which the pipeline takes from there."""
 
     folder: str = Field(
-        description='an absolute path on this machine, such as "/work/joboffices_1/PT1Pipe-joboffice"',
+        description='an absolute path on this machine, such as "/lsst/joboffices_1/PT1Pipe-joboffice"',
         pattern=r"^/[^\x00-\x1f\x7f]+$",
         max_length=1024,
     )

@@ -177,7 +177,7 @@ def findings(row: Row) -> str:
 
 
 def queue(row: QueueRow) -> str:
-    """`queue isr: 36 triggers wait: /work/jo: Permission denied (deliver) - ...`."""
+    """`queue isr: 36 triggers wait: /lsst/jo: Permission denied (deliver) - ...`."""
     waiting = f"{row.triggers} triggers wait" if row.triggers > 1 else "1 trigger waits"
     return f"queue {row.queue}: {waiting}: {row.problem}"
 

@@ -187,8 +187,10 @@ class Expectation:
 
     def _item(self, ids: Ids) -> Planned:
         path = self._layout.path(ids, UNKNOWN)
-        source = posixpath.join(self._base if self._base is not None else self._guessed_base(path), path)
         fixed = self._pattern.fixed
+        source = _within(
+            fixed, posixpath.join(self._base if self._base is not None else self._guessed_base(path), path)
+        )
         inside = not fixed or source.startswith(fixed + "/")
         relative = self._pattern.relative(source) if inside else path
         destination = posixpath.join(self.manifest.destination.path, relative)
@@ -216,6 +218,15 @@ class Expectation:
         if excluded:
             return planned._replace(state=ItemState.EXCLUDED, missing=False, reason=excluded.reason)
         return planned
+
+
+def _within(fixed: str, path: str) -> str:
+    """The path with what is unknown of it as the pattern has it: every file of D1/** is of field D1."""
+    if UNKNOWN not in path[: len(fixed)] or not fixed:
+        return path
+    known, names = fixed.split("/"), path.split("/")
+    fits = len(known) < len(names) and all(name in (UNKNOWN, one) for name, one in zip(names, known, strict=False))
+    return "/".join((*known, *names[len(known) :])) if fits else path
 
 
 class _Values:

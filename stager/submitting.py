@@ -25,10 +25,10 @@ from manifests.cameras import Camera, load
 from manifests.errors import ManifestError, Problem, shown
 from manifests.manifest import Manifest, problems
 from stager import revising
-from stager.config import Config
+from stager.config import Config, FolderQueue
 from stager.database import Database, again, insert_many
-from stager.focal_planes import look
 from stager.expecting import Expectation
+from stager.focal_planes import look
 from stager.models import encode_path
 from stager.opening import Hosts
 from stager.planning import (
@@ -39,6 +39,7 @@ from stager.planning import (
     plan_focal_planes,
     plan_listed,
 )
+from stager.queues import announcing
 from stager.triggers import label_of
 from transfers.digests import read_list
 from transfers.errors import TransferError
@@ -93,6 +94,7 @@ def submit(
     """
     _check(config, manifest, where)
     camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
+    _check_queue(config, manifest, camera, where)
     if camera and (problem := check_ids(camera, manifest)):
         raise ManifestError((Problem("expect", problem),), where)
     with (
@@ -145,6 +147,14 @@ def _check(config: Config, manifest: Manifest, where: str) -> None:
     wrong = problems(manifest, config.host_kinds, list(config.queues), config.camera_folders)
     if wrong:
         raise ManifestError(tuple(wrong), where or manifest.name)
+
+
+def _check_queue(config: Config, manifest: Manifest, camera: Camera | None, where: str) -> None:
+    """Refuse a trigger that its queue could not tell of."""
+    queue = config.queues[manifest.trigger.queue] if manifest.trigger else None
+    wrong = announcing.problem(queue, manifest, camera) if isinstance(queue, FolderQueue) else None
+    if wrong:
+        raise ManifestError((Problem("trigger.queue", wrong),), where or manifest.name)
 
 
 def _shared_trigger(database: Database, manifest: Manifest) -> list[str]:

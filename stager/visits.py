@@ -79,6 +79,11 @@ def id_of(connection: Connection, name: str, column: str = "i.ids") -> str:
     return f"({column}::json ->> '{name}')"
 
 
+def of_visit(connection: Connection, visit: str | None) -> str:
+    """SQL for the items (`i`) of a manifest (:manifest) that are of a visit (:visit); of any visit for None."""
+    return "i.manifest_id = :manifest" + (f" AND {id_of(connection, 'visit')} = :visit" if visit is not None else "")
+
+
 def plans(
     connection: Connection, folders: Sequence[Path] = (), dataset: str | None = None, name: str | None = None
 ) -> list[Plan]:

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LOCAL = ("planning", "status", "chop", "copies", "idle")
+LOCAL = ("planning", "status", "chop", "copies", "idle", "headers")
 
 
 def ended(folder: Path, *asked: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
@@ -55,7 +55,7 @@ def far_programs(sshd_program: str, program: Callable[[str], str], require: Call
 @pytest.mark.slow
 def test_every_benchmark_of_one_machine_works_and_leaves_nothing_behind(tmp_path: Path) -> None:
     subjects = {figure["subject"] for figure in measured(tmp_path, *LOCAL)}
-    assert subjects == {"planning", "status", "chop", "local verified copy", "idle daemon"}
+    assert subjects == {"planning", "status", "chop", "local verified copy", "idle daemon", "headers"}
 
 
 @pytest.mark.slow

@@ -200,7 +200,7 @@ def test_every_example_is_read_without_a_problem(example: Example, tmp_path: Pat
         read_camera(example.text.encode(), "camera.toml")
     else:
         assert example.kind == "manifest", "say what the example is: ```toml manifest, config or camera"
-        for listed in examples("text"):
+        for listed in (one for one in examples("text") if one.kind):
             (tmp_path / listed.kind).write_text(listed.text)
         (tmp_path / "m.toml").write_text(example.text)
         read_manifest(tmp_path / "m.toml")

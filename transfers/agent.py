@@ -2230,23 +2230,23 @@ def corrupt_gzip(code: str, text: str) -> Fault:
 
 def read_header(stream: Union[Plain, Gunzipped], number: int, first: bytes, room: int) -> bytes:
     """All blocks of a header whose first block was read, up to END's; Fault where END does not come."""
-    blocks = [first]
-    while END.match(blocks[-1]) is None:
-        if len(blocks) * BLOCK >= room:
+    header = bytearray(first)
+    while END.match(header, len(header) - BLOCK) is None:
+        if len(header) >= room:
             text = "its header goes on beyond %d bytes without an END card" % room
-            raise corrupt(number, "no-end", text + what_instead(blocks))
+            raise corrupt(number, "no-end", text + what_instead(header))
         block = stream.read(BLOCK)
         if len(block) < BLOCK:
-            raise cut_header(number, block, what_instead(blocks))
-        blocks.append(block)
-    return b"".join(blocks)
+            raise cut_header(number, block, what_instead(header))
+        header += block
+    return bytes(header)
 
 
-def what_instead(blocks: List[bytes]) -> str:
+def what_instead(header: bytearray) -> str:
     """What a header without END may really be, in words."""
-    if b"\0" in blocks[-1]:
+    if b"\0" in header[-BLOCK:]:
         return "; it has zero bytes, so what was written there is lost"
-    return "; it has line ends, as texts have and headers have not" if b"\n" in blocks[-1] else ""
+    return "; it has line ends, as texts have and headers have not" if b"\n" in header[-BLOCK:] else ""
 
 
 def cut_header(number: int, block: bytes, more: str = "") -> Fault:
@@ -2300,7 +2300,9 @@ def data_size(header: bytes, number: int, limits: Limits) -> int:
         if header[at : at + 5] in STRUCTURE_BEGINS:
             keyword = header[at : at + 8].rstrip()
             if STRUCTURE.fullmatch(keyword):
-                cards.setdefault(keyword, []).append(header[at : at + 80])
+                found = cards.setdefault(keyword, [])
+                if len(found) < 2 and header[at : at + 80] not in found:  # two that differ are enough to refuse it
+                    found.append(header[at : at + 80])
     bitpix = integer_of(cards, number, "BITPIX")
     if bitpix not in BITPIX:
         text = "BITPIX = %d is none of %s" % (bitpix, ", ".join(map(str, BITPIX)))

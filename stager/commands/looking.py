@@ -101,7 +101,7 @@ def show(
     most: Annotated[int, typer.Option("--most", min=1, help="How many items to show at the most.")] = 50,
     as_map: Annotated[
         bool,
-        typer.Option("--map", help="The focal plane, a sign for each CCD: of visits that are not whole, or of --visit."),
+        typer.Option("--map", help="The focal plane, a sign for each CCD: of visits that are not whole, or --visit."),
     ] = False,
     visit: Annotated[str | None, typer.Option("--visit", metavar="VISIT", help="Of this visit, with --map.")] = None,
     as_json: JsonOption = False,

@@ -207,6 +207,17 @@ def test_a_focal_plane_counts_as_the_files_it_is_chopped_into(site: Site) -> Non
     assert (absent.expected, absent.found, absent.missing) == (72, 0, 72)
 
 
+def test_ccds_that_are_left_out_of_a_focal_plane_are_excluded_and_the_rest_is_whole(site: Site) -> None:
+    site.path("a:in").mkdir()
+    write_focal_plane(site.path("a:in/1038843o.fits"), Exposure(), rows=3)
+    (site.folder / "bad.txt").write_text("visit=1038843 ccd=5  # light leak\n")
+    chop = {"kind": "chop", "source": "a:in/*.fits", "destination": "b:out", "camera": "cfht_megacam"}
+    site.run(**chop, expect=[1038843], accept={"except": "bad.txt"})
+    (visit,) = completeness(site.database)
+    assert (visit.expected, visit.proven, visit.registered, visit.excluded) == (70, 70, 70, 2)
+    assert visit.whole
+
+
 def test_a_file_that_two_manifests_bring_to_one_place_is_counted_once(site: Site) -> None:
     write(site, SMALL)
     site.run("one", dataset="ImSim", **IMSIM)

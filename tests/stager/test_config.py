@@ -16,7 +16,7 @@ from transfers.channels import Login
 LOCAL = {"kind": "local", "root": "/usr/data"}
 FAR = {"kind": "ssh", "root": "/cfs", "address": "abe.example.edu"}
 STORE = {"kind": "store", "root": "/mss"}
-OFFICE: dict[str, Any] = {"kind": "joboffice", "folder": "/work/joboffices_1/PT1Pipe-joboffice"}
+OFFICE: dict[str, Any] = {"kind": "joboffice", "folder": "/lsst/joboffices_1/PT1Pipe-joboffice"}
 
 
 def parsed(**said: Any) -> Config:
@@ -106,8 +106,8 @@ def test_hosts_routes_and_queues_are_read() -> None:
         ({"queues": {"q": {"kind": "kafka"}}}, '"table", "joboffice" or "lists"'),
         ({"queues": {"q": {}}}, "queues.q.kind: missing"),
         ({"queues": {"q": {"kind": "joboffice"}}}, "queues.q.folder: missing"),
-        ({"queues": {"q": OFFICE | {"folder": "work/jo"}}}, "absolute path on this machine"),
-        ({"queues": {"q": OFFICE | {"folder": "/work\n"}}}, "absolute path on this machine"),
+        ({"queues": {"q": OFFICE | {"folder": "lsst/jo"}}}, "absolute path on this machine"),
+        ({"queues": {"q": OFFICE | {"folder": "/lsst\n"}}}, "absolute path on this machine"),
         ({"queues": {"q": OFFICE | {"type": "raw visit=1"}}}, "a type of datasets"),
         ({"queues": {"q": OFFICE | {"datasets": "file"}}}, '"files" (a dataset for each file'),
         ({"queues": {"q": OFFICE | {"ids": []}}}, "the ids of a dataset in their order"),

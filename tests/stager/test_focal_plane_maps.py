@@ -231,11 +231,17 @@ def test_a_focal_plane_that_is_not_cut_yet_has_the_ccds_of_its_size(site: Site) 
 
 def test_ccds_that_the_accept_list_names_are_excluded_from_the_map_of_a_chop(site: Site) -> None:
     planes(site, 1)
-    (site.folder / "bad.txt").write_text("visit=1 ccd=5  # light leak\n")
-    site.run(**CHOP, accept={"except": "bad.txt"})
+    (site.folder / "bad.txt").write_text("visit=1 ccd=5  # light leak\nvisit=1 ccd=6 amp=0  # dead\n")
+    site.submit(**CHOP, accept={"except": "bad.txt"})
+    (one,) = maps(site.database, "m", "1").maps
+    assert one.plane.cells[(5,)].files == {"excluded": 2}
+    assert one.plane.cells[(6,)].files == {"excluded": 1, "waiting": 1}
+    assert (one.plane.counts[State.FOUND], one.plane.files) == (35, 72)
+    site.work()
     (one,) = maps(site.database, "m", "1").maps
     assert one.plane.cells[(5,)].state is State.EXCLUDED
-    assert one.plane.counts[State.WHOLE] == 35
+    assert one.plane.cells[(6,)].files == {"excluded": 1, "done": 1}
+    assert (one.plane.counts[State.WHOLE], one.plane.files) == (35, 72)
 
 
 def test_findings_about_an_hdu_of_a_focal_plane_are_marked_on_its_ccd(site: Site) -> None:

@@ -178,6 +178,101 @@ def test_an_expected_focal_plane_that_is_not_there_is_one_item_of_72_files() -> 
     assert finder(one.source)("in/1038843o.fits.fz")
 
 
+def test_another_focal_plane_of_the_camera_is_expected_where_the_manifest_names_it() -> None:
+    said = manifest(
+        camera="cfht_megacam", source="a:D1/**", expect=[1, {"visit": 2, "ccd": 39}], focal_plane="spliced40"
+    )
+    _, missing = expected(said, [f"D1/raw/v1-fr/s00/c{ccd:02d}-a1.fits" for ccd in range(40)])
+    assert Counter((one.ids or {})["visit"] for one in missing) == {1: 40, 2: 2}
+    assert missing[-1].source == "D1/raw/v2-f*/s00/c39-a1.fits"
+    (plane,) = Expectation(said.model_copy(update={"kind": "chop", "expect": ({"visit": 1},)}), CFHT).missing()
+    assert plane.files == 80
+
+
+def rows(*some: tuple[Any, ...]) -> list[dict[str, Any]]:
+    return [dict(zip(("field", "visit", "filter", "ccd", "amp"), row, strict=True)) for row in some]
+
+
+def test_a_registrys_rows_are_the_files_that_should_exist() -> None:
+    said = manifest(camera="cfht_megacam", source="a:CFHTLS/**")
+    expectation = Expectation(said, CFHT, rows(("D2", 1, "r", 0, 0), ("D2", 1, "r", 0, 1), ("D3", 2, "i2", 5, 1)))
+    list(expectation.tick(plan_files(said, infos("CFHTLS/D2/raw/v1-fr/s00/c00-a1.fits"), CFHT)))
+    assert destinations(expectation.missing()) == {
+        "CFHTLS/D2/raw/v1-fr/s00/c00-a0.fits": "new/D2/raw/v1-fr/s00/c00-a0.fits",
+        "CFHTLS/D3/raw/v2-fi2/s00/c05-a1.fits": "new/D3/raw/v2-fi2/s00/c05-a1.fits",
+    }
+
+
+def test_rows_and_visits_that_say_the_same_are_expected_once() -> None:
+    said = manifest(camera="cfht_megacam", source="a:CFHTLS/**", expect=[1, {"visit": 2, "ccd": 5}])
+    some = rows(("D2", 1, "r", 0, 0), ("D2", 1, "r", 0, 0), ("D2", 2, "r", 5, 0), ("D2", 2, "r", 6, 0))
+    missing = list(Expectation(said, CFHT, some).missing())
+    assert Counter((one.ids or {})["visit"] for one in missing) == {1: 72, 2: 3}
+    assert {(one.ids or {})["filter"] for one in missing} == {"r"}
+
+
+def test_rows_of_a_visit_that_disagree_are_each_expected_as_they_stand() -> None:
+    said = manifest(camera="cfht_megacam", source="a:CFHTLS/**")
+    expectation = Expectation(said, CFHT, rows(("D2", 1, "r", 0, 0), ("D2", 1, "i", 0, 0)))
+    found = infos("CFHTLS/D2/raw/v1-fi/s00/c00-a0.fits")
+    assert len(list(expectation.tick(plan_files(said, found, CFHT)))) == 1
+    assert [one.source for one in expectation.missing()] == ["CFHTLS/D2/raw/v1-fr/s00/c00-a0.fits"]
+
+
+def test_a_manifests_own_ids_choose_among_the_rows() -> None:
+    said = manifest(camera="cfht_megacam", source="a:CFHTLS/**", ids={"field": "D3"})
+    expectation = Expectation(said, CFHT, rows(("D2", 1, "r", 0, 0), ("D3", 2, "r", 0, 0)))
+    assert [(one.ids or {})["visit"] for one in expectation.missing()] == [2]
+
+
+def test_each_visit_of_a_registry_is_one_focal_plane_to_chop() -> None:
+    said = manifest(kind="chop", camera="cfht_megacam", source="a:in/*.fits")
+    some = [*rows(("D2", 1, "r", 0, 0), ("D2", 1, "r", 0, 1)), {"visit": 2}]
+    expectation = Expectation(said, CFHT, some)
+    looks = [Look(FileInfo("in/1o.fits", 5, 6), {"obstype": "raw", "field": "D2", "visit": 1, "filter": "i"}, 72)]
+    list(expectation.tick(plan_focal_planes(said, looks, CFHT)))
+    assert [(one.source, one.files) for one in expectation.missing()] == [("in/2*.fits*", 72)]
+
+
+@given(st.lists(st.tuples(st.just("D1"), st.integers(1, 2), st.just("r"), st.integers(0, 35), st.integers(0, 1))))
+def test_rows_are_missing_but_for_what_is_found(some: list[tuple[Any, ...]]) -> None:
+    said = manifest(camera="cfht_megacam", source="a:D1/**")
+    paths = {f"D1/raw/v{v}-fr/s00/c{c:02d}-a{a}.fits" for _, v, _, c, a in some}
+    found = sorted(paths)[::2]
+    expectation = Expectation(said, CFHT, rows(*some))
+    assert len(list(expectation.tick(plan_files(said, infos(*found), CFHT)))) == len(found)
+    assert sorted(one.source for one in expectation.missing()) == sorted(paths - set(found))
+
+
+def test_the_excluded_files_of_a_focal_plane_are_items_of_their_own_in_its_group() -> None:
+    left_out = (
+        Exclusion(ids={"visit": "1", "ccd": "5"}, reason="dead"),
+        Exclusion(glob="*c07-a1.fits", reason="noisy"),
+    )
+    said = manifest(left_out, kind="chop", camera="cfht_megacam", source="a:in/*.fits", destination="b:out")
+    ids = {"obstype": "raw", "field": "D3", "visit": 1, "filter": "r", "snap": 0}
+    looks = [Look(FileInfo("in/1o.fits", 5, 6), ids, 72), Look(FileInfo("in/2o.fits", 5, 6), {**ids, "visit": 2}, 80)]
+    one, *pieces, other, last = plan_focal_planes(said, looks, CFHT)
+    assert (one.files, other.files) == (69, 79)
+    assert [(piece.destination, piece.state, piece.reason) for piece in pieces] == [
+        ("out/D3/raw/v1-fr/s00/c05-a0.fits", "excluded", "dead"),
+        ("out/D3/raw/v1-fr/s00/c05-a1.fits", "excluded", "dead"),
+        ("out/D3/raw/v1-fr/s00/c07-a1.fits", "excluded", "noisy"),
+    ]
+    assert all(group_of(("visit", "ccd"), piece, chop=True) == {"visit": 1} for piece in (one, *pieces))
+    assert last.destination == "out/D3/raw/v2-fr/s00/c07-a1.fits"
+
+
+def test_a_detrend_of_eighteen_ccds_lacks_only_those_that_it_has() -> None:
+    said = manifest(
+        (Exclusion(ids={"ccd": "5"}, reason="dead"), Exclusion(ids={"ccd": "30"})),
+        kind="chop", camera="cfht_megacam", source="a:in/*.fits",
+    )  # fmt: skip
+    look = Look(FileInfo("in/x.fits", 5, 6), {"obstype": "bias", "run": "03Am04n"}, 36)
+    plane, *pieces = plan_focal_planes(said, [look], CFHT)
+    assert (plane.files, [(piece.ids or {})["ccd"] for piece in pieces]) == (34, [5, 5])
+
+
 def test_groups_are_made_of_the_ids_that_a_trigger_is_per() -> None:
     ids = {"visit": 3, "ccd": 1, "amp": 0}
     one = Planned("x", "y", ids=ids)

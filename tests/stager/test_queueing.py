@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.errors import ManifestError
 from stager.queues import paf
 from tests.stager.conftest import Stager
 from tests.stager.queues.announcements import Read, read
@@ -155,3 +156,11 @@ def test_what_cannot_be_exported_is_a_line(
     said = stager("queue", "export", *words)
     assert said.code == code
     assert text in said.err
+
+
+def test_a_trigger_that_a_folder_could_not_be_told_of_is_refused_at_once(sqlite_site: Site) -> None:
+    add_queue(sqlite_site, "isr", ids=TOLD)
+    sqlite_site.files("a:raw/x")
+    with pytest.raises(ManifestError, match="camera") as refused:
+        sqlite_site.submit(trigger={"queue": "isr"})
+    assert [one.place for one in refused.value.problems] == ["trigger.queue"]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
+
+import pytest
 
 from tests.system.checker import check
 from tests.system.sites import Site
+from tests.transfers import crafted
 
 BAD = ("truncated", "no_end", "naxis_999", "empty", "text")
 
@@ -101,3 +106,63 @@ def test_mending_the_bad_ones_gives_one_trigger(site: Site) -> None:
     assert site.run("submit", "job.toml").code == 0
     check(site)
     assert len(triggers(site)) == 1
+
+
+LARGEST = 64 << 20  # bytes of a file here: the checker hashes all of them
+
+
+def write_crafted(site: Site, made: Path) -> tuple[set[str], set[str]]:
+    """Every crafted file of a size that can be hashed: the names of those to be held, and of those to be done."""
+    there = set()
+    for name, make in {**crafted.BAD, **crafted.ODD, **crafted.PLAIN}.items():
+        make(made)
+        if made.stat().st_size <= LARGEST:
+            site.write("lsst10", f"raw/{name}", made.read_bytes())
+            there.add(name)
+    failing = {"junk-behind.fits", "short-block.fits", "short-block.fits.gz", "wrong-sum.fits", "out-of-order.fits"}
+    held = there & {*crafted.BAD, *failing}
+    return held, there - held
+
+
+@pytest.mark.slow
+def test_crafted_files_harm_neither_the_daemon_nor_the_files_beside_them(site: Site, tmp_path: Path) -> None:
+    held, done = write_crafted(site, tmp_path / "made")
+    assert len(held) > 50
+    for number in range(3):
+        site.write("lsst10", f"raw/good{number}.fits", image(40 + number))
+        done.add(f"good{number}.fits")
+    os.mkfifo(site.root("lsst10") / "raw/fifo.fits")
+    (site.root("lsst10") / "raw/folder.fits").mkdir()
+    job(site)
+    assert site.run("submit", "job.toml").code == 0
+    ended = site.start("daemon", "--once").end()
+    assert ended.code == 1, ended.err
+    shown = {
+        state: site.run("show", "job", "--state", state, "--most", "999", "--json").json()["items"]
+        for state in ("held", "done")
+    }
+    reasons = {item["source"].removeprefix("raw/"): item["reason"] for item in shown["held"]}
+    assert set(reasons) == held
+    assert {item["source"].removeprefix("raw/") for item in shown["done"]} == done
+    for name, reason in reasons.items():
+        assert name in reason
+        assert reason.isprintable(), name
+        assert "source corrupt at the source" in reason or "unsound at the source" in reason
+    page = site.run("show", "job", "--most", "999")
+    assert "\x1b" not in page.out
+    check(site, code=1)
+
+
+def test_a_damaged_sum_is_held_and_a_manifest_may_let_it_through(site: Site) -> None:
+    site.write("lsst10", "raw/a.fits", crafted.primary("DATASUM = '1'"))
+    site.write("lsst10", "raw/b.fits", crafted.primary("DATASUM = '0'"))
+    job(site)
+    assert site.run("submit", "job.toml").code == 0
+    assert site.start("daemon", "--once").end().code == 1
+    (item,) = site.run("show", "job", "--state", "held", "--json").json()["items"]
+    assert item["source"] == "raw/a.fits"
+    assert "DATASUM" in item["reason"]
+    job(site, hold="none")
+    assert site.run("submit", "job.toml").code == 0
+    assert site.run("release", "job").code == 0
+    check(site)

@@ -1,6 +1,6 @@
 """Crafted files: each is refused or has a trouble, in bounded memory, and leaves whoever looks unharmed.
 
-They are looked into by a process of its own, so that its peak of memory is theirs: `python test_bad_fits.py FOLDER`.
+They are looked into by a process of its own (`looking.py`), so that its peak of memory is theirs.
 """
 
 from __future__ import annotations
@@ -11,49 +11,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.transfers import crafted
 from tests.transfers.crafted import extension, integer, padded, primary
-from transfers.agent import Agent, Fault, Limits
-from transfers.fits import Header
+from tests.transfers.looking import BRIEF, DEEP
+from transfers.agent import Agent, Fault
 from transfers.integrity import troubles
 
 MEMORY = 200 << 20
 PATIENCE_S = 120  # for all files of a folder, on a machine that others use: one takes far less than a second
-DEEP, BRIEF = Limits(sums=True), Limits(pixels=False)
-
-
-def look(folder: str) -> dict[str, Any]:
-    """What is found of every file of a folder, looked into as `check` = "fits" and "headers" do; and the peak of memory."""
-    agent, found = Agent(folder), {}
-    for name in sorted(os.listdir(folder)):
-        for depth, limits in (("fits", DEEP), ("headers", BRIEF)):
-            (hdus,) = agent.headers([name], limits)
-            if isinstance(hdus, Fault):
-                found[f"{name} {depth}"] = f"{hdus.kind}: {hdus.text}"
-                continue
-            said = sorted({f"{one.code}: {one.text}" for one in troubles(hdus, name)})
-            headers = [Header.parse(hdu.header) for hdu in hdus]
-            found[f"{name} {depth}"] = f"{len(headers)} HDUs: {'; '.join(said)}"[:2000]
-    return {"found": found, "peak": peak_bytes()}
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever held. Not ru_maxrss: that begins with what its parent held."""
-    lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def looked(folder: Path) -> tuple[dict[str, str], int]:
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, __file__, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=root, env=environment
-    )
+    command = [sys.executable, "-m", "tests.transfers.looking", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     return answer["found"], answer["peak"]
@@ -134,7 +108,7 @@ def test_flipped_bits_of_a_header_never_break_who_looks(tmp_path: Path) -> None:
     """Whatever a header says, the answer is a fault, a trouble, or a file as sound as it looks."""
     whole = bytearray(primary(integer("NEXTEND", 1), axes=(50,)) + bytes(2880) + extension("DATASUM = '0'"))
     path = tmp_path / "a.fits"
-    for at in [*range(0, 480), *range(5760, 5760 + 560)]:
+    for at in [*range(480), *range(5760, 5760 + 560)]:
         for bit in (0, 3, 7):
             whole[at] ^= 1 << bit
             path.write_bytes(whole)
@@ -144,7 +118,3 @@ def test_flipped_bits_of_a_header_never_break_who_looks(tmp_path: Path) -> None:
             else:
                 assert all(one.text.isprintable() for one in troubles(found, path.name))
             whole[at] ^= 1 << bit
-
-
-if __name__ == "__main__":
-    print(json.dumps(look(sys.argv[1])))

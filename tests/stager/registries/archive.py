@@ -23,7 +23,7 @@ class Archive:
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
         self.database = database
-        self.config = configuration(folder, str(database.url))
+        self.config = configuration(folder, database.url.render_as_string(hide_password=False))
         self.output = folder / "registry.sqlite3"
 
     def add(
