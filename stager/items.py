@@ -234,13 +234,16 @@ def _held_lease(one: Claimed) -> Any:
 def _finish_done(database: Database, connection: Connection, finished: Sequence[Finished]) -> list[Finished]:
     """Make proven items done; returns those whose lease was still held."""
     statement = sa.text(f"""
-        UPDATE items SET state = '{ItemState.DONE}', bytes = :bytes, reason = NULL, kind = NULL, tries = 0,
-               worker = NULL, claimed_until = NULL, progressed_at = {database.now}
+        UPDATE items SET state = '{ItemState.DONE}', files = :files, bytes = :bytes, reason = NULL, kind = NULL,
+               tries = 0, worker = NULL, claimed_until = NULL, progressed_at = {database.now}
         WHERE id = :id AND epoch = :epoch AND state = '{ItemState.RUNNING}'""")
     held = set(_held_now(connection, [one.item.id for one in finished]))
     kept = [one for one in finished if (one.item.id, one.item.epoch) in held]
     if kept:
-        values = [{"id": one.item.id, "epoch": one.item.epoch, "bytes": _bytes(one)} for one in kept]
+        values = [
+            {"id": one.item.id, "epoch": one.item.epoch, "bytes": _bytes(one), "files": len(one.receipts)}
+            for one in kept
+        ]
         connection.execute(statement, values)
     return kept
 

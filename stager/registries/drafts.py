@@ -32,7 +32,16 @@ from transfers.hosts import FileInfo, Host, Want
 from transfers.local import LocalHost
 
 JOURNALS = ("-journal", "-wal")  # that SQLite leaves beside a database that is being written to
-MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
+MISTAKES = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 @dataclass
@@ -90,10 +99,10 @@ def drafted(output: str, place: Location | None = None, hosts: Hosts | None = No
 @contextmanager
 def _beside(path: Path) -> Iterator[Draft]:
     final = Path(os.path.realpath(path))  # a link to it stays one, and leads to the new file
-    if not final.name or final.is_dir():
-        raise RegistryError(f"{shown(str(path))}: a folder; name a file in it")
-    part = final.with_name(f".{final.name}.stager.part")
     with _told(path):
+        if not final.name or final.is_dir():
+            raise RegistryError(f"{shown(str(path))}: a folder; name a file in it")
+        part = final.with_name(f".{final.name}.stager.part")
         descriptor = _own(part)
     placed = False
     try:

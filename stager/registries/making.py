@@ -109,8 +109,9 @@ def _hosts(config: Config, database: Database, target: Location | None) -> Abstr
 def registry_lines(output: str, report: dc3b.Report) -> Iterator[str]:
     """What was done with a registry, and what a person should look at."""
     counts = [f"{getattr(report, what)} {what}" for what in ("added", "updated", "removed", "kept")]
+    visits = "1 visit" if report.visits == 1 else f"{report.visits} visits"
     yield (
-        f"{output}: {report.rows} images of {report.visits} visits ({report.camera} at {report.host}): "
+        f"{output}: {report.rows} images of {visits} ({report.camera} at {report.host}): "
         + ", ".join(counts if report.written else ["nothing changed"])
     )
     yield from _few([_change(one) for one in report.changes if one.updated or one.removed or one.strays])

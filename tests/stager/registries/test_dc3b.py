@@ -566,7 +566,7 @@ def test_the_command_says_what_it_did_in_words_and_as_data(site: Site, stager: S
     said = stager("registry", "build", "m data", "--output", "registry.sqlite3")
     assert said.code == 0, said.err
     first, *rest = said.out.splitlines()
-    assert first == ("registry.sqlite3: 8 images of 1 visits (lsst_imsim at b): 8 added, 0 updated, 0 removed, 0 kept")
+    assert first == ("registry.sqlite3: 8 images of 1 visit (lsst_imsim at b): 8 added, 0 updated, 0 removed, 0 kept")
     assert rest[0].startswith("4 images have no good time")
     assert rest[1].startswith("visit 85471048: 2 of 4 images (raft 2,3, sensor 0,1, channel 0,0 and 0,1) do not say ")
     said = stager("registry", "build", "m data", "--output", "registry.sqlite3", "--json")
@@ -590,7 +590,7 @@ def test_the_command_says_what_it_did_in_words_and_as_data(site: Site, stager: S
         (["m", "--output", "r"], 'it is a manifest, of the dataset "m data"'),
         (["m data", "--output", "no/r"], "cannot be written"),
         (["m data", "--output", "nowhere:r"], "no host nowhere"),
-        (["m data", "--output", "b:../r"], "b:../r"),
+        (["m data", "--output", "b:../r"], '".."'),
         (["m data", "--output", "stager.toml"], "no SQLite database"),
         (["m data", "--output", "r", "--host", "c"], "landed at c"),
     ],
@@ -599,5 +599,5 @@ def test_bad_usage_is_one_line_and_exit_status_2(site: Site, stager: Stager, wor
     landed(site)
     said = stager("registry", "build", *words)
     assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1), said
-    assert expected in said.err or expected == "b:../r"
+    assert expected in said.err
     assert not (site.folder / "r").exists()

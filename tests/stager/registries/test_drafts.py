@@ -17,8 +17,10 @@ import pytest
 from stager.registries import drafts
 from stager.registries.drafts import drafted, location
 from stager.registries.errors import RegistryError
+from tests.sshd import Sshd
 from tests.stager.registries.archive import IMSIM_CARDS, Archive, imsim, rows
 from tests.stager.site import Site
+from tests.stager.test_over_ssh import over_ssh
 from transfers.errors import TransferError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -212,6 +214,20 @@ def test_a_registry_at_a_host_is_landed_there_and_the_old_one_set_aside(archive:
     assert rows(file, "SELECT max(id) FROM raw") == [(24,)]
     (aside,) = (one for one in (root / ".stager" / "quarantine").rglob("*") if one.is_file())
     assert aside.read_bytes() == first
+
+
+@pytest.mark.parametrize("client", ["openssh", "paramiko"])
+def test_a_registry_at_a_far_host_is_brought_up_to_date_there(sqlite_site: Site, sshd: Sshd, client: str) -> None:
+    site, archive = sqlite_site, Archive(sqlite_site.folder, sqlite_site.database)
+    archive.config = over_ssh(site, sshd, "b", client=client)
+    archive.add("lsst_imsim", imsim(), **IMSIM_CARDS)
+    assert archive.build(output="b:ImSim/registry.sqlite3").added == 12
+    archive.add("lsst_imsim", imsim(85471049), **IMSIM_CARDS)
+    report = archive.build(output="b:ImSim/registry.sqlite3")
+    assert (report.added, report.kept) == (12, 12)
+    assert not archive.build(output="b:ImSim/registry.sqlite3").written
+    assert rows(site.path("b:ImSim/registry.sqlite3"), "SELECT max(id) FROM raw") == [(24,)]
+    assert [one.name for one in site.path("b:ImSim").iterdir()] == ["registry.sqlite3"]
 
 
 def test_a_foreign_file_at_a_host_is_left_as_it_is(sqlite_archive: Archive) -> None:
