@@ -20,7 +20,7 @@ from benchmarks.measuring import Taken, Way, command, side_by_side, stager, time
 from benchmarks.places import Place, new_database, write_config, write_manifest
 from benchmarks.results import Figure, Goal, ratio, time_of
 from manifests.cameras import Camera, load
-from manifests.checks import check
+from manifests.checking.checks import check
 from stager import samples
 from transfers.agent import Datasum, summed_header
 from transfers.errors import TransferError

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, PlainValidator, StrictBool, StrictFloat, StrictInt
 
-from .check_parts import CheckPart, Scalar
-from .chop_parts import ChopPart
+from .checking.check_parts import CheckPart, Scalar
+from .chops.chop_parts import ChopPart
 from .dimensions import ButlerPart
 from .errors import found
 from .findings import Severity

@@ -17,14 +17,14 @@ from typing import Any
 
 from .camera_files import CameraFile, header_rule, id_rule, own_values
 from .camera_reading import read_camera
-from .check_rules import CheckRule
-from .chop_rules import ChopRule
+from .checking.check_rules import CheckRule
+from .chops.chop_rules import ChopRule
+from .chops.readouts import Amp, Cards
 from .dimensions import ButlerRule, butler_rule
 from .errors import CameraError, CameraFileError, Problem, found, shown
 from .headers import HeaderRule, TimeRule, Times, Values, text_of
 from .layouts import Finder, IdRule, Ids, Layout
 from .maps import MapRule, map_rule
-from .readouts import Amp, Cards
 from .registry_tables import RegistryRule, registry_rule
 from .wording import nearest
 

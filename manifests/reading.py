@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import ManifestError, PathError, Problem, shown
-from .failure_lists import FailureList, read_failure_list
+from .lists.failure_lists import FailureList, read_failure_list
+from .lists.registry_files import MOST_BYTES as MOST_REGISTRY_BYTES
+from .lists.registry_files import read_registry
 from .manifest import Accept, Document, Manifest
 from .parts import Exclusion, FileList, RegistryFile, registry_name
 from .paths import check_path
-from .registry_files import MOST_BYTES as MOST_REGISTRY_BYTES
-from .registry_files import read_registry
 from .rules import rules
 from .wording import problems_of
 

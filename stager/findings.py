@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manifests import findings as said
-from manifests.checks import odd_ones
+from manifests.checking.checks import odd_ones
 from manifests.findings import Severity, merged
 from stager import models
 from stager.database import Database

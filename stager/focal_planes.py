@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from manifests.cameras import Camera
-from manifests.chop_rules import ChopRule, stated_extensions
+from manifests.chops.chop_rules import ChopRule, stated_extensions
+from manifests.chops.readouts import Place, Readout
 from manifests.errors import CameraError
 from manifests.manifest import Manifest
-from manifests.readouts import Place, Readout
 from transfers import chopping
 from transfers.errors import SourceCorrupt, TransferError, shown
 from transfers.fits import Header

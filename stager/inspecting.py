@@ -1,6 +1,6 @@
 """What a look into an item's file comes to: findings, whether the manifest holds the item for them, its image.
 
-The glue between what FITS demands (`transfers.integrity`), what a camera expects of headers (`manifests.checks`)
+The glue between what FITS demands (`transfers.integrity`), what a camera expects of headers (`manifests.checking`)
 and what the manifest makes of it (`hold`).
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from manifests.cameras import Camera
-from manifests.checks import check
+from manifests.checking.checks import check
 from manifests.findings import Finding, Severity, merged
 from manifests.manifest import Manifest
 from stager.database import Database

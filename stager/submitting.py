@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from manifests import registry_files
 from manifests.cameras import Camera, load
 from manifests.errors import ManifestError, Problem, shown
+from manifests.lists import registry_files
 from manifests.manifest import Manifest, problems
 from stager import revising
 from stager.config import Config, FolderQueue

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from manifests.checking.looks import Joined
 from manifests.findings import Finding
-from manifests.looks import Joined
 from stager import breakers, copies, focal_planes, inspecting, items, registry, retrying
 from stager.batches import Batch
 from stager.cutting import Cutting

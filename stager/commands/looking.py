@@ -144,7 +144,7 @@ def show(
 def _show_map(
     manifest: str, visit: str | None, as_map: bool, of_items: bool, as_json: bool, config: str | None
 ) -> None:
-    from stager import drawing_maps, mapping
+    from stager.completeness import drawing_maps, mapping
 
     if of_items or not as_map:
         complain("--visit goes with --map" if not as_map else "--map shows no items, so no --state and no --attempts")

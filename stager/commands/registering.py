@@ -32,13 +32,13 @@ def registry_check(
     when every visit is whole, none is a stray and nothing worse than a note was found in headers; 1 when not; 2 for a
     name that nobody submitted, or a file that is no registry; 3 when nothing is known at all.
     """
-    from stager import drawing_visits, registry_checks
+    from stager.completeness import checks, drawing_visits
 
     if camera is not None and registry is None:
         complain("--camera says whose --registry it is: give that too")
         raise typer.Exit(Exit.USAGE)
     with opened(config) as (read, database):
-        found = registry_checks.check(database, dataset, registry, camera, read.camera_folders)
+        found = checks.check(database, dataset, registry, camera, read.camera_folders)
     if as_json:
         print_json(found.as_dict())
     else:

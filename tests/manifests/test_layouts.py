@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import timeit
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from manifests.cameras import Camera, load, names
 from manifests.errors import CameraError
-from manifests.layouts import PLACEHOLDER, Finder, IdRule, Layout
+from manifests.layouts import PLACEHOLDER, IdRule, Layout
 
 CAMERAS = [load(name) for name in names()]
 CFHT, IMSIM, DECAM = load("cfht_megacam"), load("lsst_imsim"), load("decam")
@@ -165,21 +164,6 @@ def test_a_layout_can_be_written_in_the_form_of_a_path_that_was_found() -> None:
     assert IMSIM.raw_layout.like(f"x/{path}").path(found) == path
     assert IMSIM.raw_layout.like(f"{path}.gz") is IMSIM.raw_layout
     assert IMSIM.raw_layout.like("elsewhere") is IMSIM.raw_layout
-
-
-def test_many_layouts_cost_no_more_than_a_few() -> None:
-    def seconds(count: int) -> float:
-        rules = {"visit": IdRule("int", "[0-9]+"), "ccd": IdRule("int", "[0-9]+")}
-        layouts = {
-            f"n{number}": Layout(f"n{number}", (f"n{number}/v{{visit}}/c{{ccd:02d}}.fits",), rules)
-            for number in range(count)
-        }
-        finder = Finder(layouts)
-        path = f"obs/n{count - 1}/v788033/c23.fits"
-        assert finder.find(path) == (f"n{count - 1}", {"visit": 788033, "ccd": 23})
-        return min(timeit.repeat(lambda: finder.find(path), number=200, repeat=20))
-
-    assert seconds(200) < 5 * seconds(2)
 
 
 def test_an_id_in_two_forms_must_agree_too() -> None:

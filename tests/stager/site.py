@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from manifests.manifest import Manifest
 from manifests.reading import read_manifest
 from stager import items, publishing
+from stager.batches import Batch
 from stager.config import Config, parse_config
 from stager.database import Database
 from stager.items import Claimed, Finished, Written
@@ -23,7 +24,6 @@ from stager.opening import Hosts
 from stager.retrying import Decision, decide
 from stager.routes import Traffic
 from stager.submitting import Submitted, submit
-from stager.batches import Batch
 from stager.working import carry_out
 from transfers.errors import TransferError
 from transfers.hosts import Receipt

@@ -18,9 +18,7 @@ def landed(site: Site, visit: Visit, **said: object) -> None:
 
 def test_every_image_that_landed_is_registered_by_its_header(site: Site) -> None:
     landed(site, SMALL)
-    rows = site.rows(
-        "SELECT dataset, host, path, layout, visit, ids, mjd, scale, exptime FROM images ORDER BY path"
-    )
+    rows = site.rows("SELECT dataset, host, path, layout, visit, ids, mjd, scale, exptime FROM images ORDER BY path")
     assert len(rows) == 2 * 2 * 2
     first = rows[0]
     assert first[:5] == (

@@ -1,0 +1,1 @@
+"""What a camera expects of headers, held against them."""

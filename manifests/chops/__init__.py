@@ -1,0 +1,1 @@
+"""How a camera's focal planes are cut, and when one is whole."""

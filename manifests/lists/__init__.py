@@ -1,0 +1,1 @@
+"""Lists beside a manifest: what is accepted as missing, and what a registry says should exist."""
