@@ -45,7 +45,7 @@ class Cutting:
             want = Want(item.id, item.epoch, item.source, "", item.size, item.mtime_ns, item.digest)
             path = None
             with suppress(Unsupported):  # no program runs there: it comes here to be unpacked
-                path = self.source.gunzip(want, LIMIT, self.batch.stop)
+                path = self.source.gunzip(want, _most(item), self.batch.stop)
             if path is not None:
                 return self._chop_there(path)
         if is_packed(item.source):
@@ -83,6 +83,7 @@ class Cutting:
             mtime_ns=item.mtime_ns,
             digest=item.digest,
             stop=self.batch.stop,
+            limit=_most(item),
         )
         try:
             return self._chop(scratch, path, packed)
@@ -103,6 +104,7 @@ class Cutting:
     def _headers(self, host: Host, path: str, limits: Any = LIMITS) -> Sequence[Hdu]:
         hdus = only(host.headers([path], limits))
         if isinstance(hdus, TransferError):
+            self.findings = inspecting.refused(hdus)
             raise hdus.at("source")
         return hdus
 
@@ -190,6 +192,13 @@ class Cutting:
             crpix=self.batch.manifest.chop.crpix,
             shift=made.shift,
         )
+
+
+def _most(item: Claimed) -> int:
+    """The bytes that a focal plane may unpack to: of a .gz what its header walk allows; tiles are held to axes."""
+    if not _is_gzip_alone(item.source) or item.size is None:
+        return LIMIT
+    return min(LIMIT, max(LIMITS.unpacked_free, LIMITS.unpacked_ratio * item.size))
 
 
 def _is_gzip_alone(path: str) -> bool:

@@ -23,7 +23,7 @@ from transfers.errors import TransferError
 from transfers.fits import Header
 from transfers.hosts import Hdu, Limits
 
-FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz")
+FITS_ENDINGS = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fits.fz.gz")
 MOST_SAID = 5  # findings that the reason of a held item names
 FEWEST_SIBLINGS = 3  # whose word counts against one file's
 MOST_SIBLINGS = 25  # that are remembered of one exposure
@@ -44,7 +44,8 @@ def is_fits(path: str) -> bool:
 def limits(manifest: Manifest) -> Limits:
     """How far the manifest's `check` goes into a file."""
     whole = manifest.check == "fits"
-    return Limits(sums=whole, pixels=whole)
+    # Gzip data under another name are told of and brought over; a chop goes by places in the plain file.
+    return Limits(sums=whole, pixels=whole, by_content=manifest.kind != "chop")
 
 
 def findings(
@@ -56,10 +57,18 @@ def findings(
     siblings: Sequence[Mapping[str, Any]] = (),
 ) -> list[Finding]:
     """All that is to be said of a file, the worst first; headers are those of its HDUs, parsed."""
-    of_fits = [Finding(one.code, Severity(one.severity), one.text, (one.hdu,)) for one in integrity.troubles(hdus)]
+    of_fits = [
+        Finding(one.code, Severity(one.severity), one.text, (one.hdu,)) for one in integrity.troubles(hdus, path)
+    ]
     known = camera is not None and (camera.identify(path) or (camera.input and camera.input.ids(path)))
     of_camera = check(camera, path, headers, manifest.ids, siblings) if camera and known else []
     return merged([*of_fits, *of_camera])
+
+
+def refused(error: TransferError) -> list[Finding]:
+    """The finding that an error stands for: a file that cannot be followed; none for an error of another kind."""
+    trouble = integrity.of_error(error)
+    return [] if trouble is None else [Finding(trouble.code, Severity.FAIL, trouble.text, (trouble.hdu,))]
 
 
 def verdict(manifest: Manifest, found: Sequence[Finding], host: str, path: str) -> Unsound | None:

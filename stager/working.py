@@ -164,7 +164,11 @@ class _Looking:
         proven = copies.proven(self.batch.database, self.source.name, lot, kept=kept)
         for item, found in _inspected(self.batch, self.source, lot):
             want = _want(self.batch, item, proven.get(item.source))
-            trouble = found.at("source") if isinstance(found, TransferError) else self._judged(item, found)
+            if isinstance(found, TransferError):
+                trouble: TransferError | None = found.at("source")
+                self.seen[item.id] = ([], inspecting.refused(found))
+            else:
+                trouble = self._judged(item, found)
             yield want if trouble is None else (want, trouble)
 
     def _judged(self, item: Claimed, hdus: Sequence[Hdu]) -> TransferError | None:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 BLOCK = 2880
 CARD = 80
 
+MOST_CONTINUED = 1000  # CONTINUE cards of one value; what is longer is cut there
+
 Value = int | float | str | bool | None
 
 _ALL_ONES = 0xFFFFFFFF
@@ -136,13 +138,14 @@ class Header(Mapping[str, Value]):
 
     def _made_out(self, place: int) -> Value:
         value = parse_value(value_text(self._card(place)))
-        while isinstance(value, str) and value.endswith("&"):
-            place += 1
-            more = _continued(self._card(place))
+        parts: list[str] = []
+        while isinstance(value, str) and value.endswith("&") and len(parts) < MOST_CONTINUED:
+            more = _continued(self._card(place + len(parts) + 1))
             if more is None:
                 break
-            value = value[:-1] + more
-        return value
+            parts.append(value[:-1])
+            value = more
+        return "".join([*parts, value]) if isinstance(value, str) and parts else value
 
 
 def _key(name: str) -> bytes:

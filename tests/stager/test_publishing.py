@@ -267,11 +267,11 @@ def test_a_folder_whose_disk_is_not_mounted_is_not_taken_for_a_new_one(site: Sit
 def test_a_trigger_that_cannot_be_told_waits_alone_and_says_why(site: Site) -> None:
     office = add_queue(site, "isr", ids=["visit", "ccd"])
     site.files(*(f"a:{path}" for path in raws(1)), "a:other/x")
-    site.run("odd", source="a:other/**", destination="b:other", trigger={"queue": "isr"})
+    site.run("odd", source="a:other/**", destination="b:other", trigger={"queue": "isr"}, camera="cfht_megacam")
     copy(site)
     assert [error.kind for error in site.problems] == ["undeliverable"]
     assert [row.problem.split(" - ")[0] for row in told(site)] == [
-        "its files have no ids to be announced by: the manifest names no camera"
+        "none of its 1 files has by its path the ids visit, ccd to be announced by, such as other/x"
     ]
     assert len(items(office)) == 2
 

@@ -120,7 +120,7 @@ def write_crafted(site: Site, made: Path) -> tuple[set[str], set[str]]:
             site.write("lsst10", f"raw/{name}", made.read_bytes())
             there.add(name)
     failing = {"junk-behind.fits", "short-block.fits", "short-block.fits.gz", "wrong-sum.fits", "out-of-order.fits"}
-    held = there & {*crafted.BAD, *failing}
+    held = there & {*crafted.BAD, *failing} - {"packed.fits"}  # gzip data by another name: told of, and brought over
     return held, there - held
 
 
