@@ -173,7 +173,7 @@ def findings(row: Row) -> str:
     words = {"fail": "failure", "warn": "warning"}
     counts = [(row.findings[severity], word) for severity, word in words.items() if row.findings.get(severity)]
     more = "at least " if sum(row.findings.values()) >= MOST_COUNTED else ""
-    return more + " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts) + " in headers"
+    return more + " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts) + " in files"
 
 
 def queue(row: QueueRow) -> str:
