@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from .cameras import Camera
 from .errors import CameraError, Problem, found, shown
 from .layouts import Ids, expectation
+from .manifest import Manifest
 from .parts import Kind, RegistryFile
 from .wording import nearest
-
-if TYPE_CHECKING:
-    from .manifest import Manifest
 
 MOST_SAID = 20  # problems of one list that are written out
 MOST_VALUES = 5  # of one id that are named

@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from .camera_problems import id_problems
-from .cameras import load
-from .errors import CameraError, CameraFileError, ManifestError, Problem, shown
+from .errors import ManifestError
 from .layouts import Ids
 from .part import Part
 from .parts import (
     ANY_VISIT,
     Chop,
     Exclusion,
-    Expected,
     Expecting,
     FileList,
-    IdTable,
     Kind,
     Location,
-    Place,
-    Plain,
     RegistryFile,
     Trigger,
     visit_key,
 )
 from .patterns import Pattern
 from .rules import rules
-from .wording import nearest
+from .stated import EXPECT, Stated
 
 __all__ = [
     "Accept",
@@ -48,72 +41,7 @@ __all__ = [
     "Manifest",
     "Stated",
     "Trigger",
-    "problems",
 ]
-
-
-EXPECT = (
-    'a list of visits, or of tables of ids such as {visit = 85770111, filter = "r"}; '
-    "or the name of a registry beside the manifest"
-)
-
-
-class Stated(Part):
-    """What a manifest says of itself, however its lists are held."""
-
-    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = Field(
-        description="a name for the manifest, of letters, digits and ._+- (at most 100)",
-        examples=["cfht-d1-chop"],
-    )
-    kind: Kind = Field(description='"copy", "chop", "archive" or "restore"', examples=["copy"])
-    dataset: Annotated[Plain, Field(min_length=1, max_length=200)] = Field(
-        description="the name the files go by in status, triggers and restores (at most 200 characters)",
-        examples=["CFHTLS D1 raw"],
-    )
-    lead: Annotated[Plain, Field(max_length=100)] = Field(
-        default="", description="the person who answers for the dataset (at most 100 characters)"
-    )
-    source: Place = Field(
-        description="host:path, the path perhaps a pattern; with `files`, where the listed paths start from",
-        examples=["lsst10:CFHTDeep/D1/raw/**"],
-    )
-    destination: Place = Field(
-        description="host:path, the folder below which the files shall lie", examples=["lsst:CFHTLS/D1/raw"]
-    )
-    camera: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = Field(
-        default=None, description="the name of a camera", examples=["cfht_megacam", "lsst_imsim"]
-    )
-    ids: IdTable = Field(default_factory=dict, description='a table of ids, such as field = "D3"')
-    trigger: Trigger | None = Field(default=None, description="a table with `queue` and perhaps `per`")
-    expect: tuple[Expected, ...] = Field(default=(), description=EXPECT)
-    focal_plane: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,40}$")] | None = Field(
-        default=None,
-        description="the name of another focal plane of the camera than its usual one",
-        examples=["spliced40"],
-    )
-    proof: Literal["reread", "stream"] = Field(
-        default="reread", description='"reread" (read back from disk) or "stream" (hashed while written)'
-    )
-    priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = Field(
-        default=0, description="a whole number from -1000 to 1000; higher goes first"
-    )
-    replace: StrictBool = Field(
-        default=False, description="true or false: whether files that differ at the destination are set aside"
-    )
-    check: Literal["fits", "headers", "none"] = Field(
-        default="fits",
-        description='"fits" (FITS files are looked into: structure, headers, checksums), "headers" (no pixel is read '
-        'for it) or "none"',
-    )
-    hold: Literal["note", "warn", "fail", "none"] = Field(
-        default="fail", description='the least severity of a finding that holds an item: "note", "warn", "fail", "none"'
-    )
-    chop: Chop = Field(default_factory=Chop, description="a table with `crpix`")
-
-    @property
-    def expects(self) -> bool:
-        """Whether it says what should exist."""
-        return bool(self.expect)
 
 
 def _one_as_list(value: object) -> object:
@@ -236,93 +164,3 @@ class Manifest(Stated):
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-
-
-def problems(
-    manifest: Manifest, hosts: Mapping[str, str], queues: Collection[str], folders: Sequence[Path] = ()
-) -> list[Problem]:
-    """What is wrong with a manifest against the configuration; `hosts` gives the kind of each ("store", ...).
-
-    `folders` are where cameras of one's own lie. An empty list means it can be submitted.
-    """
-    return [
-        *_host_problems(manifest, hosts),
-        *_queue_problems(manifest, queues),
-        *_camera_problems(manifest, folders),
-    ]
-
-
-# Which end of a manifest is a mass store: (source, destination).
-STORES = {
-    Kind.COPY: (False, False),
-    Kind.CHOP: (False, False),
-    Kind.ARCHIVE: (False, True),
-    Kind.RESTORE: (True, False),
-}
-
-
-def _host_problems(manifest: Manifest, hosts: Mapping[str, str]) -> Iterator[Problem]:
-    ends = (("source", manifest.source), ("destination", manifest.destination))
-    for (place, location), wanted in zip(ends, STORES[manifest.kind], strict=True):
-        kind = hosts.get(location.host)
-        if kind is None:
-            yield Problem(
-                place,
-                f'unknown host "{location.host}"{nearest(location.host, hosts)}; hosts in stager.toml: {_names(hosts)}',
-            )
-        elif (kind == "store") != wanted:
-            expected = "a mass store" if wanted else "no mass store"
-            yield Problem(
-                place,
-                f'"{location.host}" is a host of kind "{kind}"; '
-                f'the {place} of a manifest of kind "{manifest.kind}" is {expected}: '
-                f"{_advice(manifest.kind, hosts, location.host)}",
-            )
-
-
-def _advice(kind: Kind, hosts: Mapping[str, str], host: str) -> str:
-    if hosts[host] == "store" and kind is Kind.COPY:
-        return 'to bring files to a store write kind = "archive", to bring them back kind = "restore"'
-    if hosts[host] == "store" and kind is Kind.CHOP:
-        return "restore the focal planes to a host first, or archive what was chopped by a manifest of its own"
-    stores = [name for name, its in hosts.items() if its == "store"]
-    if hosts[host] == "store":
-        return f"name another host, one of {_names(name for name in hosts if name not in stores)}"
-    return f'name a store, one of {_names(stores)}, or write kind = "copy"'
-
-
-def _queue_problems(manifest: Manifest, queues: Collection[str]) -> Iterator[Problem]:
-    if manifest.trigger is None or manifest.trigger.queue in queues:
-        return
-    queue = manifest.trigger.queue
-    yield Problem(
-        "trigger.queue",
-        f'unknown queue "{shown(queue, 40)}"{nearest(queue, queues)}; queues in stager.toml: {_names(queues)}',
-    )
-
-
-def _camera_problems(manifest: Manifest, folders: Sequence[Path]) -> Iterator[Problem]:
-    if manifest.camera is None:
-        for number, excluded in enumerate(manifest.exclusions):
-            if excluded.ids:
-                yield Problem(
-                    f"accept.except, entry {number + 1}",
-                    "excludes by ids, which only a camera knows; give `camera`, or a file name",
-                )
-        return
-    try:
-        camera = load(manifest.camera, folders)
-    except CameraFileError as error:
-        for one in error.problems:
-            yield Problem(f"camera, {shown(error.where, 200)}{': ' if one.place else ''}{one.place}", one.text)
-        return
-    except CameraError as error:
-        yield Problem("camera", str(error))
-        return
-    if manifest.kind is Kind.CHOP and camera.chop_rule is None:
-        yield Problem("camera", f"{camera.name} does not say how its files are cut; its file needs a table [chop]")
-    yield from id_problems(manifest, camera)
-
-
-def _names(names: Collection[str] | Iterator[str]) -> str:
-    return ", ".join(shown(name, 40) for name in sorted(names)) or "none"

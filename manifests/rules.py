@@ -1,18 +1,15 @@
-"""Rules between the keys of one manifest; those that need the configuration are in `manifest.problems`."""
+"""Rules between the keys of one manifest; those that need the configuration are in `problems.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from .errors import PatternError, Problem, shown
 from .parts import Chop, Kind, registry_name
 from .patterns import Pattern, is_wild
+from .stated import Stated
 
-if TYPE_CHECKING:
-    from .manifest import Stated
-
-Rule = tuple[frozenset[str], Callable[["Stated", bool], Iterator[Problem]]]
+Rule = tuple[frozenset[str], Callable[[Stated, bool], Iterator[Problem]]]
 
 
 def rules(stated: Stated, listed: bool, bad: frozenset[str] = frozenset()) -> Iterator[Problem]:

@@ -23,7 +23,8 @@ from sqlalchemy.exc import IntegrityError
 from manifests.cameras import Camera, load
 from manifests.errors import ManifestError, Problem, shown
 from manifests.lists import registry_files
-from manifests.manifest import Manifest, problems
+from manifests.manifest import Manifest
+from manifests.problems import problems
 from stager import revising
 from stager.config import Config, FolderQueue
 from stager.database import Database, again, insert_many

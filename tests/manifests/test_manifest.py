@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import PathError
-from manifests.manifest import Exclusion, Location, Manifest, problems
+from manifests.manifest import Exclusion, Location, Manifest
+from manifests.problems import problems
 
 HOSTS = {"lsst10": "local", "lsst": "local", "abe": "ssh", "mss": "store", "tape": "store"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import manifests
-from manifests.manifest import problems
+from manifests.problems import problems
 from manifests.reading import read_exclusions, read_manifest
 
 PT1 = Path(manifests.__file__).parent / "pt1"

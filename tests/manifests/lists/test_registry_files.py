@@ -16,7 +16,8 @@ import pytest
 from manifests.cameras import load
 from manifests.errors import ManifestError
 from manifests.lists import registry_files
-from manifests.manifest import Manifest, problems
+from manifests.manifest import Manifest
+from manifests.problems import problems
 from manifests.reading import read_text
 
 HOSTS = {"a": "local", "b": "local"}
