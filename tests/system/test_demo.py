@@ -76,7 +76,7 @@ def test_the_demo_shows_the_whole_job_and_verifies_it(shown: Shown) -> None:
         "64/96",
         "66.6",
         "org.stager.dataset.complete",
-        "32 images: MJD-OBS is zero",
+        "32 files: MJD-OBS is zero",
         "What is where",
     ):
         assert line in shown.output, line
@@ -156,8 +156,9 @@ def test_a_file_too_many_and_a_part_left_behind_are_found(shown: Shown) -> None:
         ("UPDATE triggers SET state = 'ready'", "UPDATE triggers SET state = 'acked'", "one trigger"),
         ("UPDATE tallies SET files = 71 WHERE files = 72", "UPDATE tallies SET files = 72 WHERE files = 71", "percent"),
         (
-            "UPDATE images SET problem = 'x' WHERE dataset LIKE 'CFHT%' AND path LIKE '%c00-a0.fits'",
-            "UPDATE images SET problem = NULL WHERE problem = 'x'",
+            "INSERT INTO findings (item_id, manifest_id, host, path, code, severity, hdus, text) "
+            "SELECT id, manifest_id, 'lsst10', source, 'x', 'warn', '[]', 'x' FROM items WHERE state = 'done' LIMIT 1",
+            "DELETE FROM findings WHERE code = 'x'",
             "bad times",
         ),
     ],
