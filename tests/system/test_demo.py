@@ -156,8 +156,10 @@ def test_a_file_too_many_and_a_part_left_behind_are_found(shown: Shown) -> None:
         ("UPDATE triggers SET state = 'ready'", "UPDATE triggers SET state = 'acked'", "one trigger"),
         ("UPDATE tallies SET files = 71 WHERE files = 72", "UPDATE tallies SET files = 72 WHERE files = 71", "percent"),
         (
-            "INSERT INTO findings (item_id, manifest_id, host, path, code, severity, hdus, text) "
-            "SELECT id, manifest_id, 'lsst10', source, 'x', 'warn', '[]', 'x' FROM items WHERE state = 'done' LIMIT 1",
+            (
+                "INSERT INTO findings (item_id, manifest_id, host, path, code, severity, hdus, text) "
+                "SELECT id, manifest_id, 'lsst10', source, 'x', 'warn', '[]', 'x' FROM items WHERE state = 'done' LIMIT 1"
+            ),
             "DELETE FROM findings WHERE code = 'x'",
             "bad times",
         ),
