@@ -158,7 +158,8 @@ def test_a_file_too_many_and_a_part_left_behind_are_found(shown: Shown) -> None:
         (
             (
                 "INSERT INTO findings (item_id, manifest_id, host, path, code, severity, hdus, text) "
-                "SELECT id, manifest_id, 'lsst10', source, 'x', 'warn', '[]', 'x' FROM items WHERE state = 'done' LIMIT 1"
+                "SELECT id, manifest_id, 'lsst10', source, 'x', 'warn', '[]', 'x' FROM items WHERE state = 'done' "
+                "LIMIT 1"
             ),
             "DELETE FROM findings WHERE code = 'x'",
             "bad times",
