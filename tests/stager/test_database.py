@@ -80,6 +80,38 @@ def test_what_an_older_stager_wrote_is_kept(database_url: str) -> None:
     database.close()
 
 
+def test_what_an_older_stager_found_in_headers_becomes_findings(database_url: str) -> None:
+    """From the second revision: a bad image that was copied, and one of the two pieces of a chop."""
+    old = migrated(database_url, "0002")
+    manifest = """INSERT INTO manifests (id, name, revision, kind, dataset, lead, source, destination, source_host,
+                      destination_host, document, digest, intent, priority)
+                  VALUES ({0}, 'm{0}', 1, '{1}', 'd', '', 'a:raw', 'b:new', 'a', 'b', '{{}}', '', 'active', 0)"""
+    item = """INSERT INTO items (id, manifest_id, source, destination, files, state, missing, epoch, tries)
+              VALUES ({0}, {0}, 'raw/{0}', '{1}', 1, 'done', false, 1, 0)"""
+    image = """INSERT INTO images (dataset, host, path, camera, layout, ids, problem)
+               VALUES ('d', 'b', '{0}', 'lsst_imsim', 'raw', '{{}}', {1})"""
+    with old.write() as connection:
+        for statement in (
+            "INSERT INTO facts (key, value) VALUES ('instance', 'cafe0123')",
+            manifest.format(1, "copy"),
+            item.format(1, "new/x"),
+            image.format("new/x", "'MJD-OBS is zero'"),
+            manifest.format(2, "chop"),
+            item.format(2, "new/c"),
+            image.format("new/c/0", "NULL"),
+            image.format("new/c/1", "'no time'"),
+            "INSERT INTO copies (host, path, size, digest, proof, piece_of) VALUES ('b', 'new/c/1', 1, 'x', 'y', 2)",
+        ):
+            connection.exec_driver_sql(statement)
+    old.close()
+    database = open_database(database_url)
+    with database.read() as connection:
+        query = "SELECT item_id, manifest_id, path, severity, text FROM findings ORDER BY item_id"
+        found = [tuple(row) for row in connection.exec_driver_sql(query)]
+    assert found == [(1, 1, "new/x", "warn", "MJD-OBS is zero"), (2, 2, "new/c/1", "warn", "no time")]
+    database.close()
+
+
 def test_the_newest_revision_is_the_head_of_the_migrations() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
