@@ -214,6 +214,13 @@ class Sshd:
         _kill(_freeze(sessions))
         return len(sessions)
 
+    def silence(self) -> int:
+        """Stop every connection and all that it runs, as a far machine that hangs; how many processes there were.
+
+        All of them: where sshd does not run as root, a child of the session answers for it.
+        """
+        return len(_freeze(self.sessions()))
+
     def kill_commands(self) -> int:
         """SIGKILL for the far programs alone, as out of memory there; how many there were."""
         commands = self.commands()

@@ -192,7 +192,9 @@ def test_what_it_says_to_try_next_works(shown: Shown) -> None:
 
 
 def test_an_interrupt_leaves_no_daemon(tmp_path: Path) -> None:
-    process = demo(tmp_path / "cut short", start_new_session=True)
+    # A shell that runs the tests in the background has them ignore SIGINT, and what they start with them.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = demo(tmp_path / "cut short", start_new_session=True, preexec_fn=listening)
     log = tmp_path / "cut short" / "daemon.log"
     end = time.monotonic() + 60
     while time.monotonic() < end and not (log.is_file() and "started" in log.read_text()):
