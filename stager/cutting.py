@@ -17,9 +17,9 @@ from stager.batches import Batch
 from stager.items import Claimed
 from stager.makings import Making
 from transfers.copying import copy
-from transfers.errors import Refused, SourceMissing, TransferError, Unsupported
+from transfers.errors import Refused, SourceChanged, SourceMissing, TransferError, Unsupported
 from transfers.fits import Header
-from transfers.hosts import LIMITS, Hdu, Host, Receipt, Want, only
+from transfers.hosts import LIMITS, FileInfo, Hdu, Host, Limits, Receipt, Want, only
 from transfers.local import LocalHost
 from transfers.unpacking import LIMIT, is_packed, unpack
 
@@ -101,7 +101,7 @@ class Cutting:
             raise Refused(text, side="local", phase="unpack", errno=error.errno) from error
         return scratch
 
-    def _headers(self, host: Host, path: str, limits: Any = LIMITS) -> Sequence[Hdu]:
+    def _headers(self, host: Host, path: str, limits: Limits = LIMITS) -> Sequence[Hdu]:
         hdus = only(host.headers([path], limits))
         if isinstance(hdus, TransferError):
             self.findings = inspecting.refused(hdus)
@@ -176,7 +176,16 @@ class Cutting:
         found = only(self.source.digest([item.source], stop=self.batch.stop))
         if isinstance(found, TransferError):
             raise found.at("source")
+        self._check_unchanged()  # the pieces were cut from the file as it was planned: so must be what was hashed
         return found[2]
+
+    def _check_unchanged(self) -> None:
+        item = self.item
+        now = only(self.source.find([item.source]))
+        if not isinstance(now, FileInfo) or now.size != item.size or item.mtime_ns not in (None, now.mtime_ns):
+            facts = {"size": now.size, "mtime_ns": now.mtime_ns} if isinstance(now, FileInfo) else {}
+            text = "the focal plane changed while it was cut"
+            raise SourceChanged(text, host=self.source.name, side="source", path=item.source, phase="chop", facts=facts)
 
     def _made(self, digest: Future[str], made: focal_planes.Recipes) -> Making:
         camera = self.batch.camera
