@@ -252,3 +252,10 @@ def insert_many(connection: Connection, table: str, columns: Sequence[str], rows
     except errors.Error as error:
         raise DBAPIError.instance(statement, None, error, errors.Error, dialect=connection.dialect) from error
     return count
+
+
+def id_of(connection: Connection, name: str, column: str = "i.ids") -> str:
+    """SQL for an id out of the JSON in a column, as text; null where it has none."""
+    if connection.dialect.name == "sqlite":
+        return f"CAST(json_extract({column}, '$.{name}') AS TEXT)"
+    return f"({column}::json ->> '{name}')"

@@ -14,7 +14,7 @@ from manifests import findings as said
 from manifests.checking.checks import odd_ones
 from manifests.findings import Severity, merged
 from stager import models
-from stager.database import Database
+from stager.database import Database, id_of
 from stager.models import decode_path
 
 table = models.Finding.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
@@ -132,24 +132,22 @@ def _found(row: Any) -> Found:
 def disagreements(database: Database, dataset: str | None = None) -> list[Found]:
     """Images whose time or length differs from what more than half of their exposure say, where no look into their
     own file had found that. Those without a good time are left out: they have a finding of their own."""
-    on_sqlite = database.is_sqlite
-    snap = "json_extract(ids, '$.snap')" if on_sqlite else "(ids::json ->> 'snap')"
-    exposures = sa.text(f"""
-        SELECT dataset, host, visit, CAST({snap} AS TEXT) AS snap FROM images
-        WHERE visit IS NOT NULL AND mjd > {EARLIEST_MJD} AND (dataset = :dataset OR :every) GROUP BY 1, 2, 3, 4
-        HAVING min(mjd) <> max(mjd) OR min(exptime) <> max(exptime) ORDER BY 1, 2, 3, 4""")
     found: list[Found] = []
     with database.read() as connection:
+        exposures = sa.text(f"""
+            SELECT dataset, host, visit, {id_of(connection, "snap", "ids")} AS snap FROM images
+            WHERE visit IS NOT NULL AND mjd > {EARLIEST_MJD} AND (dataset = :dataset OR :every) GROUP BY 1, 2, 3, 4
+            HAVING min(mjd) <> max(mjd) OR min(exptime) <> max(exptime) ORDER BY 1, 2, 3, 4""")
         for exposure in connection.execute(exposures, {"dataset": dataset or "", "every": dataset is None}).all():
-            found += _odd(connection, snap, exposure)
+            found += _odd(connection, exposure)
     return found
 
 
-def _odd(connection: Connection, snap: str, exposure: Any) -> Iterator[Found]:
+def _odd(connection: Connection, exposure: Any) -> Iterator[Found]:
     query = sa.text(f"""
         SELECT g.path, g.ids, g.mjd, g.exptime FROM images g
         WHERE dataset = :dataset AND host = :host AND visit = :visit AND mjd > {EARLIEST_MJD}
-          AND COALESCE(CAST({snap} AS TEXT), '') = COALESCE(:snap, '')
+          AND COALESCE({id_of(connection, "snap", "g.ids")}, '') = COALESCE(:snap, '')
           AND NOT EXISTS (SELECT 1 FROM items i JOIN manifests m ON m.id = i.manifest_id
                           JOIN findings f ON f.item_id = i.id AND f.code LIKE 'sibling-%'
                           WHERE m.destination_host = g.host AND i.destination = g.path)""")

@@ -17,7 +17,7 @@ from manifests.cameras import Camera
 from manifests.checking.checks import check
 from manifests.findings import Finding, Severity, merged
 from manifests.manifest import Manifest
-from stager.database import Database
+from stager.database import Database, id_of
 from transfers import integrity
 from transfers.errors import TransferError
 from transfers.fits import Header
@@ -112,12 +112,10 @@ class Siblings:
     def _registered(self, visit: int | None, snap: str) -> list[Mapping[str, Any]]:
         if visit is None:
             return []
-        on_sqlite = self._database.is_sqlite
-        of_snap = "json_extract(ids, '$.snap')" if on_sqlite else "(ids::json ->> 'snap')"
-        query = sa.text(f"""
-            SELECT mjd, exptime, ids FROM images WHERE dataset = :dataset AND visit = :visit AND host = :host
-              AND COALESCE(CAST({of_snap} AS TEXT), '') = :snap LIMIT {MOST_SIBLINGS}""")
         values = {"dataset": self._dataset, "visit": visit, "host": self._host, "snap": snap}
         with self._database.read() as connection:
+            query = sa.text(f"""
+                SELECT mjd, exptime, ids FROM images WHERE dataset = :dataset AND visit = :visit AND host = :host
+                  AND COALESCE({id_of(connection, "snap", "ids")}, '') = :snap LIMIT {MOST_SIBLINGS}""")
             rows = connection.execute(query, values).all()
         return [{"mjd": row.mjd, "exptime": row.exptime, "filter": json.loads(row.ids).get("filter")} for row in rows]

@@ -16,8 +16,8 @@ from manifests.wording import nearest
 from stager.completeness import pieces, visits
 from stager.completeness.by_visit import natural
 from stager.completeness.focal_plane_maps import FocalPlane, Standing, focal_plane
-from stager.completeness.visits import STANDING, Counts, Key, Plan, id_of, of_visit
-from stager.database import Database
+from stager.completeness.visits import STANDING, Counts, Key, Plan, of_visit
+from stager.database import Database, id_of
 from stager.intents import UnknownName
 
 MOST_MAPS = 3  # drawn of visits that are not whole, where none is chosen

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from manifests.cameras import Camera, Sets, load
 from manifests.errors import CameraError
 from manifests.manifest import Manifest
+from stager.database import id_of
 from stager.models import decode_path
 
 Ids = Mapping[str, Any]
@@ -70,13 +71,6 @@ class Plan(NamedTuple):
         """The visits that its manifest expects."""
         own = {str(self.manifest.ids["visit"])} if self.manifest.expect and "visit" in self.manifest.ids else set()
         return self.manifest.visits | own
-
-
-def id_of(connection: Connection, name: str, column: str = "i.ids") -> str:
-    """SQL for an id out of the JSON in a column, as text; null where it has none."""
-    if connection.dialect.name == "sqlite":
-        return f"CAST(json_extract({column}, '$.{name}') AS TEXT)"
-    return f"({column}::json ->> '{name}')"
 
 
 def of_visit(connection: Connection, visit: str | None) -> str:
