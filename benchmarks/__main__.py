@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from benchmarks import chop, copies, drawing, headers, idle, machine, planning, ssh, status
+from benchmarks import archive, chop, copies, drawing, headers, idle, machine, planning, ssh, status
 from benchmarks.measuring import CHECKOUT, command
 from benchmarks.places import Place, Unavailable
 from benchmarks.results import Figure
@@ -28,6 +28,7 @@ SUBJECTS: dict[str, Callable[[Place], Iterator[Figure]]] = {
     "copies": copies.measure,
     "idle": idle.measure,
     "headers": headers.measure,
+    "archive": archive.measure,
 }
 OVER_SSH: dict[str, Callable[[Place, ssh.Asked], Iterator[Figure]]] = {
     "ssh-loopback": ssh.loopback,

@@ -128,4 +128,4 @@ def peak_of_run(work: Work) -> int:
     arguments: list[str | Path] = ["run", work.site / "copied.toml", "-c", work.site / "stager.toml"]
     program([sys.executable, "-m", "benchmarks.peak", report, *arguments])
     check_run(work)
-    return int(report.read_text("ascii"))
+    return int(json.loads(report.read_text("ascii"))["peak"])

@@ -101,7 +101,7 @@ def _item(manifest_id: int, index: int, number: int) -> tuple[Any, ...]:
     digest, size = None, 9_821_000
     return (
         manifest_id, path, path, size, 1_200_000_000_000_000_000, digest, 1, size, None, None,
-        state, missing, reason, 1, 0, 0.0, 1.2e9 + index,
+        state, missing, reason, 1, 0, 0.0, None, 1.2e9 + index,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from .cameras import Camera
 from .errors import CameraError, Problem, found, shown
 from .layouts import Ids, expectation
 from .manifest import Manifest
-from .parts import Kind, RegistryFile
+from .parts import DAY, Kind, RegistryFile
 from .wording import nearest
 
 MOST_SAID = 20  # problems of one list that are written out
@@ -23,6 +23,7 @@ def id_problems(manifest: Manifest, camera: Camera) -> Iterator[Problem]:
     said: list[tuple[str, Sequence[str]]] = [
         ("ids", list(manifest.ids)),
         ("trigger.per", manifest.trigger.per if manifest.trigger else ()),
+        ("bundle.per", [name for name in manifest.bundle.per if name != DAY] if manifest.bundle else ()),
         *((f"expect[{number}]", list(ids)) for number, ids in enumerate(manifest.expect)),
     ]
     for place, names in said:

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    StrictInt,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
@@ -29,6 +30,7 @@ from .patterns import Pattern
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ID_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ID_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.,-]{0,63}")
+DAY = "day"  # in `per` of a bundle: the UTC day of a file's time, which needs no camera
 MOST_NUMBER = 2**63 - 1  # what both databases hold
 
 
@@ -143,6 +145,30 @@ class Chop(Part):
     crpix: Literal["exact", "historic"] = Field(
         default="exact",
         description='"exact" (CRPIX1 shifted by the amplifier\'s width) or "historic" (by -1024, as in 2010)',
+    )
+
+
+class Bundling(Part):
+    """How small files go to a store: in tar bundles, each of files that have `per` in common."""
+
+    per: tuple[str, ...] = Field(
+        default=(),
+        description='a list of ids, such as ["visit"], or ["day"] for the day of a file\'s time; '
+        "without it, all of the manifest together",
+    )
+    bytes: Annotated[StrictInt, Field(ge=1_000_000, le=10**13)] = Field(
+        default=8_000_000_000,
+        description="bytes of one bundle at the most, headers and index with it (1 MB to 10 TB)",
+    )
+    files: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        default=20_000, description="files in one bundle at the most (1 to 1000000)"
+    )
+    below: Annotated[StrictInt, Field(ge=1, le=10**13)] = Field(
+        default=100_000_000, description="bytes from which on a file goes as it is"
+    )
+    age_s: Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)] = Field(
+        default=3600.0,
+        description="seconds that the oldest file of an incomplete group waits for the others",
     )
 
 

@@ -21,6 +21,7 @@ def problems(
     """
     return [
         *_host_problems(manifest, hosts),
+        *_second_problem(manifest, hosts),
         *_queue_problems(manifest, queues),
         *_camera_problems(manifest, folders),
     ]
@@ -52,6 +53,16 @@ def _host_problems(manifest: Manifest, hosts: Mapping[str, str]) -> Iterator[Pro
                 f'the {place} of a manifest of kind "{manifest.kind}" is {expected}: '
                 f"{_advice(manifest.kind, hosts, location.host)}",
             )
+
+
+def _second_problem(manifest: Manifest, hosts: Mapping[str, str]) -> Iterator[Problem]:
+    name = manifest.second
+    if name is None or hosts.get(name) == "store":
+        return
+    if name in hosts:
+        yield Problem("second", f'"{name}" is a host of kind "{hosts[name]}"; a second copy lies on a mass store')
+    else:
+        yield Problem("second", f'unknown host "{name}"{nearest(name, hosts)}; hosts in stager.toml: {_names(hosts)}')
 
 
 def _advice(kind: Kind, hosts: Mapping[str, str], host: str) -> str:

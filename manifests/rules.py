@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .errors import PatternError, Problem, shown
-from .parts import Chop, Kind, registry_name
+from .parts import DAY, Chop, Kind, registry_name
 from .patterns import Pattern, is_wild
 from .stated import Stated
 
@@ -82,6 +82,34 @@ def _camera_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
         yield Problem("trigger.per", "only a camera knows the ids of files; give `camera`, or leave `per` out")
 
 
+def _archive_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
+    """What only an archive can do, and what a store can."""
+    if stated.kind is not Kind.ARCHIVE:
+        for key, value in (("bundle", stated.bundle), ("second", stated.second)):
+            if value is not None:
+                yield Problem(
+                    key, f'only a manifest of kind "archive" has `{key}`, and this one is of kind "{stated.kind}"'
+                )
+        if stated.proof == "store":
+            yield Problem(
+                "proof", '"store" is the digest of a mass store, which only a manifest of kind "archive" fills'
+            )
+    elif stated.second == stated.destination.host:
+        yield Problem("second", f'"{stated.second}" is the destination already; a second copy lies on another store')
+    if stated.pin and stated.transient:
+        yield Problem("transient", "what is pinned never goes, and what is transient may; give one of the two")
+
+
+def _bundle_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
+    per = stated.bundle.per if stated.bundle else ()
+    for name in sorted({name for name in per if per.count(name) > 1}):
+        yield Problem("bundle.per", f'"{shown(name, 40)}" is listed twice; leave one out')
+    if stated.camera is None and any(name != DAY for name in per):
+        yield Problem(
+            "bundle.per", f'only a camera knows the ids of files; give `camera`, or ["{DAY}"], or leave it out'
+        )
+
+
 def _expect_rule(stated: Stated, listed: bool) -> Iterator[Problem]:
     if stated.expects and listed:
         yield Problem("expect", "`files` already lists what should exist; give one of `files` and `expect`")
@@ -112,4 +140,6 @@ RULES: tuple[Rule, ...] = (
     (frozenset({"camera", "expect", "trigger", "focal_plane"}), _camera_rule),
     (frozenset({"expect", "files"}), _expect_rule),
     (frozenset({"trigger"}), _per_rule),
+    (frozenset({"kind", "destination", "bundle", "second", "proof", "pin", "transient"}), _archive_rule),
+    (frozenset({"camera", "bundle"}), _bundle_rule),
 )

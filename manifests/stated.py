@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StrictInt
 
 from .part import Part
-from .parts import Chop, Expected, IdTable, Kind, Place, Plain, Trigger
+from .parts import HOST_NAME, Bundling, Chop, Expected, IdTable, Kind, Place, Plain, Trigger
 
 EXPECT = (
     'a list of visits, or of tables of ids such as {visit = 85770111, filter = "r"}; '
@@ -48,8 +48,10 @@ class Stated(Part):
         description="the name of another focal plane of the camera than its usual one",
         examples=["spliced40"],
     )
-    proof: Literal["reread", "stream"] = Field(
-        default="reread", description='"reread" (read back from disk) or "stream" (hashed while written)'
+    proof: Literal["reread", "stream", "store"] = Field(
+        default="reread",
+        description='"reread" (read back from disk), "stream" (hashed while written) or "store" (the store\'s own '
+        "digest)",
     )
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = Field(
         default=0, description="a whole number from -1000 to 1000; higher goes first"
@@ -66,6 +68,18 @@ class Stated(Part):
         default="fail", description='the least severity of a finding that holds an item: "note", "warn", "fail", "none"'
     )
     chop: Chop = Field(default_factory=Chop, description="a table with `crpix`")
+    bundle: Bundling | None = Field(
+        default=None, description="a table with `per`, `bytes`, `files`, `below` and `age_s`, or an empty one"
+    )
+    second: Annotated[str, Field(pattern=HOST_NAME.pattern)] | None = Field(
+        default=None, description="the name of another store that gets the same files", examples=["vault"]
+    )
+    pin: StrictBool = Field(
+        default=False, description="true or false: whether its files are kept where they are, and never evicted"
+    )
+    transient: StrictBool = Field(
+        default=False, description="true or false: whether its files may go from its destination to make room"
+    )
 
     @property
     def expects(self) -> bool:

@@ -1,7 +1,8 @@
 """Breakers: a host that cannot be used is left alone until a look at it succeeds.
 
 `Breaker` is the state machine, pure. It is kept in the table `hosts`, so that status, other workers and the next start
-know it. While it is open nothing is begun from or to that host: its items wait, and use up no try.
+know it. While it is open nothing is begun from or to that host: its items wait, and use up no try. From one that is
+only read-only or full files are still brought.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from stager.database import Database, again
 from stager.models import BROKEN_PHASES
-from transfers.errors import TransferError, shown
+from transfers.errors import NoSpace, ReadOnly, TransferError, shown
 
 FIRST_LOOK_S = 5.0  # after which a host that is down is looked at; twice as long each time...
 LONGEST_S = 300.0  # ...up to this
@@ -24,6 +25,7 @@ CONGESTED_S = 5.0
 JITTER = 0.2  # of every wait, so that not all workers look at the same time
 LOOK_S = 120.0  # a look that takes longer was lost with its worker
 PERSON = ("refused", "unsupported", "conflict")
+READABLE = (ReadOnly.kind, NoSpace.kind)  # troubles of hosts that files can still be brought from
 ADVICE = "once it is mended, work for the host goes on by itself"
 
 
@@ -45,9 +47,17 @@ class Breaker:
     def is_open(self) -> bool:
         return self.kind is not None
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether files can be brought from it all the same."""
+        return self.kind is None or self.kind in READABLE
+
     def tripped(self, kind: str, text: str, now: float, chance: float, longest_s: float = LONGEST_S) -> Breaker:
-        """Work found the host unusable. One that is open already stays as it is: all its routes fail at once."""
-        return self if self.is_open else self.failed(kind, text, now, chance, longest_s)
+        """Work found the host unusable. One that is open already stays as it is: all its routes fail at once. But from
+        one that was only read-only or full files were still brought."""
+        if self.is_open and not (self.is_readable and kind not in READABLE):
+            return self
+        return self.failed(kind, text, now, chance, longest_s)
 
     def failed(self, kind: str, text: str, now: float, chance: float, longest_s: float = LONGEST_S) -> Breaker:
         """A look at the host failed; `chance` (0 to 1) spreads the looks of many."""
@@ -70,11 +80,22 @@ def wait_s(kind: str, looks: int) -> float:
 
 
 def is_of_host(error: TransferError) -> bool:
-    """Whether a whole host failed and not a file of it: it is down, or will not let us in.
+    """Whether a whole host failed and not a file of it: it is down, takes no changes, is full, or will not let us in.
 
     That it wants fewer connections at once is the route's to heed.
     """
-    return error.kind == "host down" or (error.phase == "connect" and error.kind in PERSON)
+    if error.kind in ("host down", ReadOnly.kind) or is_full(error):
+        return True
+    return error.phase == "connect" and error.kind in PERSON
+
+
+def is_full(error: TransferError) -> bool:
+    """Whether a host could not take what it was to have room for: whatever it said is free, it is full. It is not where
+    no room was promised (what is smaller may have it), where scratch is short, here or at the source, or where another
+    disk is mounted below its root and that is full."""
+    if error.kind != NoSpace.kind or error.phase == "reserve" or error.facts.get("mounted"):
+        return False
+    return error.side in ("destination", "store")
 
 
 def is_of_connection(error: TransferError) -> bool:
@@ -97,6 +118,10 @@ class Known:
     def usable(self) -> bool:
         return not self.paused and not self.breaker.is_open
 
+    @property
+    def readable(self) -> bool:
+        return not self.paused and self.breaker.is_readable
+
 
 _COLUMNS = "looks, trouble_kind, trouble, trouble_since, next_look"
 
@@ -112,6 +137,11 @@ def known(database: Database) -> dict[str, Known]:
 def unusable(database: Database) -> set[str]:
     """The hosts that are paused or in trouble: nothing is begun there."""
     return {name for name, host in known(database).items() if not host.usable}
+
+
+def unreadable(database: Database) -> set[str]:
+    """Those of them that nothing is brought from either."""
+    return {name for name, host in known(database).items() if not host.readable}
 
 
 @again

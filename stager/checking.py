@@ -15,7 +15,7 @@ from stager.durations import duration
 from stager.opening import Hosts, remembered
 from transfers.copying import land_bytes
 from transfers.errors import CorruptedOnTheWay, Refused, TransferError
-from transfers.hosts import Clock, Host, Want
+from transfers.hosts import UNKNOWN, Clock, Host, Want
 
 FOLDER = ".stager"  # where a sample lands: in a folder that is there, so that none is left
 EPOCH = 8146636  # of its part, so that one that a crash left is known
@@ -76,7 +76,8 @@ def _look(hosts: Hosts, name: str, seen: Seen) -> None:
     seen.about = hosts.about(name)
     seen.marker = remembered(hosts.database, name)
     space = host.space()
-    seen.free, seen.total = space.free, space.total
+    if space.total != UNKNOWN:
+        seen.free, seen.total = space.free, space.total
     clock = host.clock()
     seen.clock_offset_s, seen.round_trip_s = clock
     if remark := about_clock(clock):
@@ -88,6 +89,14 @@ def _look(hosts: Hosts, name: str, seen: Seen) -> None:
         )
     with hosts.database.alone(f"check {name}"):
         _transfer(host, f"check-{hosts.database.instance}.dat", hosts.database.instance, seen)
+
+
+def check_writable(host: Host, instance: str) -> None:
+    """Raises TransferError where a small file cannot be landed like any other; it is removed again."""
+    name = f"look-{instance}.dat"
+    path = f"{FOLDER}/{name}"
+    land_bytes(host, path, b"written to see whether that can be done\n", EPOCH)
+    _remove(host, path, f"{FOLDER}/.{name}.0-{EPOCH}.{instance}.part")  # what a look that was killed left
 
 
 def about_clock(clock: Clock) -> str | None:

@@ -3,6 +3,7 @@ line and an exit code."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stager import __version__
-from stager.commands import looking, queueing, registering, running, submitting
+from stager.commands import evicting, looking, queueing, rebuilding, registering, restoring, running, submitting
 from stager.commands.common import ConfigOption, Exit, complain, say
 
 app = typer.Typer(
@@ -44,23 +45,35 @@ def everywhere(
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     submitting.init, submitting.submit, running.run, running.daemon, looking.status, looking.show, submitting.retry,
-    submitting.hold, submitting.release, submitting.cancel, looking.wait, running.restore, looking.verify,
-    looking.doctor, submitting.schema, running.demo,
+    submitting.hold, submitting.release, submitting.cancel, looking.wait, restoring.restore, evicting.evict,
+    looking.verify, looking.doctor, submitting.schema, running.demo,
 )  # fmt: skip
 for made in COMMANDS:
     app.command()(made)
 app.add_typer(queueing.queue_app, name="queue")
+registering.app.command()(rebuilding.rebuild)
 app.add_typer(registering.app, name="registry")
 app.add_typer(looking.hosts_app, name="hosts")
+
+
+UNWRITTEN = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)  # of output, for the most part
 
 
 def main() -> None:
     """Run the command; a failure that a person can mend is a line on standard error, not a traceback."""
     try:
-        app()
-    except BrokenPipeError:  # the reader of a pipe left; nothing more to say, and no second error at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.DONE)
+        try:
+            app()
+        finally:  # or Python finds out at its end what cannot be written, and has an exit status of its own for it
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in UNWRITTEN:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
+        if error.errno != errno.EPIPE:  # then the reader of a pipe left, and there is nothing more to say
+            mend = "see to the disk that it is on" if error.errno == errno.EIO else "make room for it"
+            complain(f"{error.strerror}: what this command writes cannot be written; {mend}, and run it again")
+        sys.exit(Exit.FAILED)
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:

@@ -23,6 +23,7 @@ from manifests.errors import Problem, found, shown
 from manifests.wording import nearest, problems_of
 from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_config, read_toml
 from transfers.channels import ADDRESS, USER
+from transfers.command_templates import Templates
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 Mode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]
@@ -121,6 +122,16 @@ class LocalHost(Part):
     )
     file_mode: Mode | None = Field(default=None, description='the mode of new files, such as "0644"')
     folder_mode: Mode | None = Field(default=None, description='the mode of new folders, such as "0755"')
+    floor: StrictInt = Field(
+        default=0, ge=0, description="bytes that are kept free there: below it nothing is brought (0 or more)"
+    )
+    make_room: StrictBool = Field(
+        default=False,
+        description="true or false: whether copies of transient manifests are evicted, below its floor or for work",
+    )
+    grace_s: Seconds = Field(
+        default=86400.0, description="seconds that an evicted file lies in quarantine before it is removed"
+    )
 
     @property
     def by_ssh(self) -> bool:
@@ -164,11 +175,87 @@ class SshHost(LocalHost):
         return True
 
 
+Argv = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...], Field(min_length=1, strict=False)]
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Commands(Part):
+    """How a store is used by programs: for each act the words of a command, which no shell sees."""
+
+    put: Argv = Field(description='the words of a command, such as ["hsi", "put", "{local}", ":", "{path}"]')
+    get: Argv = Field(description='the words of a command, such as ["hsi", "get", "{local}", ":", "{path}"]')
+    list: Argv = Field(description='the words of a command, such as ["hsi", "ls", "-lR", "{path}"]')
+    remove: Argv = Field(description='the words of a command, such as ["hsi", "rm", "{path}"]')
+    stage: Argv | None = Field(default=None, description='the words of a command, such as ["hsi", "stage", "{paths}"]')
+    digest: Argv | None = Field(
+        default=None, description='the words of a command, such as ["hsi", "hashlist", "{path}"]'
+    )
+    rename: Argv | None = Field(
+        default=None, description='the words of a command, such as ["hsi", "mv", "{path}", "{to}"]'
+    )
+    listed: str = Field(
+        description="a pattern for a line of what `list` prints, with the groups path and size, and where there are "
+        "such, mtime, state, volume, position and digest",
+        max_length=2000,
+    )
+    digested: str | None = Field(
+        default=None, description="a pattern for a line of what `digest` prints, with the group digest", max_length=2000
+    )
+    absent: str | None = Field(
+        default=None, description="a pattern found in what `list` prints of a file that is not there", max_length=2000
+    )
+    full: str | None = Field(
+        default=None,
+        description="a pattern found in what a `put` that failed prints when the store is full",
+        max_length=2000,
+    )
+    ignored: str | None = Field(
+        default=None, description="a pattern for lines of `list` that are of no file", max_length=2000
+    )
+    algorithm: str | None = Field(default=None, description='the algorithm of `digest`, such as "md5" or "sha256"')
+    online: Words = Field(default=(), description="what the group state is of a file that can be read at once")
+    staging: Words = Field(default=(), description="what the group state is of a file on its way from tape")
+    lost: Words = Field(default=(), description="what the group state is of a file that is no more")
+    timeout_s: Seconds = Field(default=3600.0, description="seconds that a command may take")
+    keep_bytes: StrictInt = Field(
+        default=32 << 30, ge=0, description="bytes of files brought from the store that are kept in the scratch folder"
+    )
+
+
+class Bucket(Part):
+    """Where an S3 store is."""
+
+    bucket: str = Field(
+        description='the name of a bucket, such as "lsst"', pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,62}$"
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description='the address of the server, such as "https://s3.example.edu"; left out: that of AWS',
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+    )
+    region: str | None = Field(default=None, description='a region, such as "us-east-1"', pattern=r"^[a-z0-9-]{1,40}$")
+    credentials: KeyFile | None = Field(
+        default=None,
+        description="a file with the lines access_key_id = ... and secret_access_key = ...; left out: the environment",
+    )
+
+
 class StoreHost(SshHost):
-    """A mass store: one that is mounted here, or one behind an SSH host."""
+    """A mass store: one that is mounted here, one behind an SSH host, one that programs speak to, or a bucket."""
 
     kind: Literal["store"] = Field(description='"local", "ssh" or "store"')  # type: ignore[assignment]
-    driver: Literal["directory", "ssh"] = Field(description='"directory" or "ssh"')
+    driver: Literal["directory", "ssh", "command", "s3"] = Field(description='"directory", "ssh", "command" or "s3"')
+    commands: Commands | None = Field(default=None, description='a table with the commands of the driver "command"')
+    s3: Bucket | None = Field(default=None, description='a table with the bucket of the driver "s3"')
+    recalls: StrictInt = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="files that the store is asked to bring from tape at a time (1 or more)",
+    )
+    recall_s: Seconds = Field(
+        default=3600.0, description="seconds after which a recall that did not come is asked for again"
+    )
     address: str | None = Field(  # type: ignore[assignment]  # `Config` holds that the driver "ssh" has one
         default=None,
         description=SshHost.model_fields["address"].description,
@@ -269,7 +356,7 @@ class Config(Part):
             if len(ends) != 2 or not set(ends) <= set(self.hosts):
                 yield Problem("routes", f'"{shown(name)}" is not "SOURCE > DESTINATION" of two hosts above')
         for name, host in self.hosts.items():
-            yield from _wrong_login(f"hosts.{name}", host)
+            yield from _wrong_driver(f"hosts.{name}", host)
         for name in self.stager.serves or ():
             if name not in self.hosts:
                 yield Problem("stager.serves", f'"{shown(name)}" is no host{nearest(name, self.hosts)}')
@@ -309,15 +396,36 @@ class Config(Part):
         return min(least, bound), bound
 
 
-def _wrong_login(place: str, host: LocalHost) -> Iterator[Problem]:
-    """A store behind SSH has an address; one that is mounted has no key of a login."""
+DRIVER_KEYS = {
+    "ssh": ("address", *(key for key in SSH_KEYS if key != "address")),
+    "command": ("commands",),
+    "s3": ("s3",),
+}
+
+
+def _wrong_driver(place: str, host: LocalHost) -> Iterator[Problem]:
+    """Every driver of a store has its own keys: the first of them must be there, and none of another's."""
     if not isinstance(host, StoreHost):
         return
-    if host.by_ssh and host.address is None:
-        yield Problem(f"{place}.address", f"missing; expected {type(host).model_fields['address'].description}")
-    for key in SSH_KEYS if not host.by_ssh else ():
-        if key in host.model_fields_set:
-            yield Problem(f"{place}.{key}", f'`{key}` is of the driver "ssh"; the driver "directory" takes none')
+    for driver, keys in DRIVER_KEYS.items():
+        if driver == host.driver:
+            if getattr(host, keys[0]) is None:
+                expected = type(host).model_fields[keys[0]].description
+                yield Problem(f"{place}.{keys[0]}", f"missing; expected {expected}")
+            continue
+        for key in keys:
+            if key in host.model_fields_set:
+                yield Problem(
+                    f"{place}.{key}", f'`{key}` is of the driver "{driver}"; the driver "{host.driver}" has none'
+                )
+    if host.commands is not None:
+        for key, text in templates_of(host.commands).problems():
+            yield Problem(f"{place}.commands.{key}", text)
+
+
+def templates_of(commands: Commands) -> Templates:
+    """The commands as the driver has them."""
+    return Templates(**commands.model_dump())
 
 
 def read_config(given: str | None = None) -> Config:

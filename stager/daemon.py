@@ -1,9 +1,9 @@
 """The service: submit what is spooled, carry out what is due, publish what is whole, until told to stop.
 
-One thread schedules (`step`), and never touches a host: all that may hang runs in jobs of their own, one for
-each route at a time, so that one bad host, file or database row never holds up the others. A route's hosts are
-opened before anything is claimed for it; one that cannot be used is left alone (`breakers.py`) until a look at it,
-a job of its own, goes well. A second thread renews the leases. The watchdog is fed only while both advance.
+One thread schedules (`step`), and never touches a host: all that may hang runs in jobs of their own (`jobs.py`), one
+for each route at a time (`turns.py`), so that one bad host, file or database row never holds up the others. A host
+that cannot be used is left alone (`breakers.py`) until a look at it, a job of its own, goes well. A second thread
+renews the leases. The watchdog is fed only while both advance.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,6 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from manifests.errors import ManifestError
-from manifests.manifest import Manifest
 from manifests.reading import read_manifest
 from stager import (
     breakers,
@@ -35,30 +34,29 @@ from stager import (
     notify,
     publishing,
     rescanning,
-    retrying,
     routes,
     status,
     sweeping,
     watching,
     workers,
 )
-from stager.batches import Batch, Progress
+from stager.batches import Progress
 from stager.config import Config
+from stager.counts import counted
 from stager.database import Database
+from stager.evicting import making_room, purging
 from stager.guarding import Guard
+from stager.jobs import Jobs, Rest
 from stager.opening import Hosts, Kept
+from stager.recalls import stepping
+from stager.recalls import table as recalls
 from stager.submitting import submit
-from stager.working import Unexpected, carry_out
+from stager.turns import Turns
 from transfers.agent import more_descriptors
-from transfers.errors import TransferError, Transient
-from transfers.hosts import Host
+from transfers.errors import TransferError
 
 log = structlog.get_logger("stager")
 
-MOST_FILES = 512  # of one batch: enough for a conversation, little enough to drain soon
-MOST_FAR_FILES = 2048  # ...where each batch costs round trips
-MOST_BYTES = 4 << 30
-MOST_PLANES = 4  # focal planes of one batch
 HUNG_S = 20.0  # how long a job that was told to end at once may take for it
 TICK_S = 1.0  # how often the database is asked for what other processes put there
 ONCE_TICK_S = 0.2  # the same with `--once`, whose end somebody waits for
@@ -66,7 +64,6 @@ ONCE_PATIENCE_S = 5.0  # with `--once`: how long a retry that is due soon, or a 
 ONCE_LOOK_S = 1.0  # with `--once`: between two looks at a host in trouble
 TELL_S = 3.0  # between two words on what a busy route does
 REST_S = 10.0  # between two tries to put a trigger on a queue that could not take it
-JOBS = 64  # jobs at the same time: more than there are routes
 
 
 @dataclass(slots=True)
@@ -103,7 +100,6 @@ class Daemon:
         self.config = config
         self.hosts = hosts or Hosts(database, config)  # closed at the end
         self.worker = workers.new_name()
-        self.progress = Progress()
         self.hung: list[str] = []  # after `run`: jobs that did not end
         self._read_again = read_again
         self._only = set(only) if only is not None else None
@@ -115,25 +111,36 @@ class Daemon:
         self._reload = threading.Event()
         self._spool_hinted = self._spool is not None
         self._spool_unfinished = False
-        self._jobs: dict[Hashable, Future[Any]] = {}
-        self._rested: dict[Hashable, float] = {}  # until when a job that failed is not begun again
         self._served: dict[int, float] = {}  # when a manifest last had its turn
-        self._pool = ThreadPoolExecutor(JOBS, thread_name_prefix="job")
-        self._traffic: dict[tuple[str, str], routes.Traffic] = {}
+        self._jobs = Jobs(self._wake.set)
         self._guard = Guard(database, self.hosts)
         self._once = False
         self._replaced: list[tuple[list[Future[Any]], list[Kept]]] = []  # hosts to close when these jobs ended
-        self._held: dict[int, list[items.Claimed]] = {}  # by manifest: the leases that are being worked on
-        self._orphans: list[list[items.Claimed]] = []  # those whose end could not be written
         self._renewed = time.monotonic()
         self._swept: float | None = None
         self._walks = Paced(config.stager.walk_s)
         self._rescans = Paced(config.stager.walk_s)
         self._takes_back = Paced(min(5.0, config.stager.lease_s / 4))
         self._sweeps = Paced(3600.0)
+        self._makes_room = Paced(config.stager.walk_s)
         self._tells = Paced(TELL_S)
         self._says = Paced(5.0)
         self._feeds = Paced(notify.watchdog_interval() or 5.0)
+        self._turns = Turns(
+            database,
+            config,
+            self.hosts,
+            self._guard,
+            self.worker,
+            draining=self._draining.is_set,
+            stopped=self._stopped.is_set,
+            on_broken=self._sweeps.soon,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        """What it has moved since it began."""
+        return self._turns.progress
 
     # ------------------------------------------------------------------------------------ life
 
@@ -194,25 +201,25 @@ class Daemon:
         notify.stopping("stopping: finishing what is under way")
         deadline = time.monotonic() + self.config.stager.drain_s
         while self._jobs and time.monotonic() < deadline and not self._stopped.is_set():
-            self._reap()
+            self._jobs.reap()
             time.sleep(0.05)
         self._stopped.set()
         if self._spool:
             self._spool.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(self._jobs.values(), HUNG_S)
+        self._jobs.close()
+        self._jobs.wait(HUNG_S)
         self.hosts.close()  # whoever still waits for a far side gets an error
         for one in [one for _, kept in self._replaced for one in kept]:
             one.close()
-        wait(self._jobs.values(), 5.0)
+        self._jobs.wait(5.0)
         self.hosts.close()  # what those opened who were at it
-        self._reap()
-        self.hung = [str(key) for key in self._jobs]
+        self._jobs.reap()
+        self.hung = [str(key) for key in self._jobs.keys]
         if self.hung:
             log.error("jobs did not end and are left behind", jobs=", ".join(self.hung))
         renewer.join(5)
         with suppress(DBAPIError):  # else the leases run out
-            self._give_back()
+            self._turns.give_back()
         if not self.hung:  # else the worker stays known, and is found dead with what it still holds
             self._presence.stop()
         log.info("stopped", worker=self.worker)
@@ -223,8 +230,7 @@ class Daemon:
         while True:
             try:
                 self._presence.hold()
-                held = [item.id for claimed in list(self._held.values()) for item in claimed]
-                items.renew(self.database, self.worker, self.config.stager.lease_s, held)
+                items.renew(self.database, self.worker, self.config.stager.lease_s, self._turns.held)
                 self._renewed = time.monotonic()
             except DBAPIError as error:
                 log.warning("leases could not be renewed", error=str(error.orig))
@@ -236,7 +242,8 @@ class Daemon:
     def step(self) -> bool:
         """One look at everything; whether something was begun or ended, so that another look is worth it at once."""
         try:
-            ended = self._reap()
+            ended = self._jobs.reap()
+            self._close_replaced()
             if self._reload.is_set():
                 self._read_configuration()
             self._guard.step()
@@ -252,32 +259,6 @@ class Daemon:
         self._spool_hinted = True
         self._wake.set()
 
-    def _begin(self, key: Hashable, job: Callable[[], Any]) -> int:
-        """Begin a job unless one of that key is running, or failed a moment ago; 1 when it was begun."""
-        if not self._is_free(key):
-            return 0
-        future = self._pool.submit(job)
-        future.add_done_callback(lambda _: self._wake.set())
-        self._jobs[key] = future
-        return 1
-
-    def _is_free(self, key: Hashable) -> bool:
-        return key not in self._jobs and time.monotonic() >= self._rested.get(key, 0.0)
-
-    def _reap(self) -> int:
-        """Take note of the jobs that ended; returns how many. One that failed rests before it is begun again."""
-        ended = [key for key, job in self._jobs.items() if job.done()]
-        for key in ended:
-            job = self._jobs.pop(key)
-            error = None if job.cancelled() else job.exception()
-            if error is not None:
-                self._rested[key] = time.monotonic() + 5.0
-                trace = "".join(traceback.format_exception(error))
-                log.error("a job failed", job=str(key), error=str(error), traceback=trace)
-        if ended:
-            self._close_replaced()
-        return len(ended)
-
     def _close_replaced(self) -> None:
         """Close the hosts that the configuration no longer describes so, once nobody works with them."""
         if self._stopped.is_set():  # `_drain` closes them all
@@ -286,14 +267,14 @@ class Daemon:
             if all(job.done() for job in jobs):
                 self._replaced.remove((jobs, kept))
                 for one in kept:
-                    self._pool.submit(one.close)
+                    self._jobs.aside(one.close)
 
     def _begin_looks(self) -> int:
         """Look at the hosts in trouble that are due, each in a job of its own."""
         due = {name for name in self._guard.due() if self._serves(name)}
         if due and self._once:  # somebody waits for the end: hosts that no work waits for are left alone
             due &= self._waited_for()
-        return sum(self._begin(("look", name), partial(self._guard.look, name)) for name in sorted(due))
+        return sum(self._jobs.begin(("look", name), partial(self._guard.look, name)) for name in sorted(due))
 
     def _serves(self, *hosts: str) -> bool:
         serves = self.config.stager.serves
@@ -303,21 +284,26 @@ class Daemon:
         """Begin what is due. What is busy with the time before stays due: that one may have looked too early."""
         now = time.monotonic()
         begun = 0
-        if self._is_free("take back") and self._takes_back.due(now):
-            begun += self._begin("take back", self._take_back)
-        if self._spool and self._is_free("spool"):
+        if self._jobs.is_free("take back") and (self._turns.orphans or self._takes_back.due(now)):
+            begun += self._jobs.begin("take back", self._take_back)
+        if self._spool and self._jobs.is_free("spool"):
             walk = self._walks.due(now)
             if walk or self._spool_hinted or self._spool_unfinished:
                 self._spool_hinted = False
-                begun += self._begin("spool", partial(self._submit_spooled, walk))
-        if self._is_free("rescan") and self._rescans.due(now):
-            self._begin("rescan", partial(rescanning.rescan, self.database, self.hosts))
-        if self._is_free("sweep") and self._sweeps.due(now):
-            self._begin("sweep", self._sweep)
-        if any(traffic.busy for traffic in list(self._traffic.values())) and self._tells.due(now):
-            self._begin("tell", self._tell_busy)
+                begun += self._jobs.begin("spool", partial(self._submit_spooled, walk))
+        if self._jobs.is_free("rescan") and self._rescans.due(now):
+            self._jobs.begin("rescan", partial(rescanning.rescan, self.database, self.hosts))
+        if self._jobs.is_free("sweep") and self._sweeps.due(now):
+            self._jobs.begin("sweep", self._sweep)
+        if self._turns.busy and self._tells.due(now):
+            self._jobs.begin("tell", self._turns.tell_busy)
         for lane in self._lanes():
-            begun += self._begin(("publish", *lane), partial(self._publish, lane))
+            begun += self._jobs.begin(("publish", *lane), partial(self._publish, lane))
+        for store in recalls.stores(self.database):
+            if self._serves(store):
+                self._jobs.begin(("recall", store), partial(self._recall, store))
+        if self._only is None and self._jobs.is_free("make room") and self._makes_room.due(now):
+            self._jobs.begin("make room", self._make_room)
         return begun
 
     def _lanes(self) -> list[publishing.Lane]:
@@ -326,134 +312,20 @@ class Daemon:
 
     def _begin_batches(self) -> int:
         """Give every route that has work and is free a batch, the manifests of one priority in turn."""
-        works = [work for work, seconds in self._due() if seconds == 0]
+        works = [work for work, seconds in self._due() if seconds == 0 and not self._turns.rests(work)]
         works.sort(key=lambda work: (-work.priority, self._served.get(work.manifest_id, 0.0), work.manifest_id))
         begun = 0
         for work in works:
             route = ("route", work.source_host, work.destination_host)
-            if self._begin(route, partial(self._work, work)):
+            if self._jobs.begin(route, partial(self._turns.take, work)):
                 self._served[work.manifest_id] = time.monotonic()
                 begun += 1
         return begun
 
     # -------------------------------------------------------------------------------------- jobs
 
-    def _open(self, work: items.Work) -> tuple[Host, Host] | None:
-        """The hosts of a route, open; None when one cannot be used: that is the host's trouble, and no item's."""
-        name = work.source_host
-        try:
-            source = self.hosts[name]
-            name = work.destination_host
-            return source, source if name == work.source_host else self.hosts[name]
-        except TransferError as error:
-            self._guard.trip(name, error)
-            return None
-
-    def _work(self, work: items.Work) -> None:
-        """Open a route's hosts, claim a batch of a manifest and carry it out."""
-        if self._draining.is_set() or (hosts := self._open(work)) is None or self._is_stopping(work):
-            return
-        most_files = MOST_FAR_FILES if any(host.far for host in hosts) else MOST_FILES
-        most = MOST_PLANES if work.kind == "chop" else most_files
-        claimed = items.claim(
-            self.database,
-            work.manifest_id,
-            self.worker,
-            most=most,
-            most_bytes=MOST_BYTES,
-            lease_s=self.config.stager.lease_s,
-        )
-        if not claimed:
-            return
-        self._held[work.manifest_id] = claimed
-        try:
-            self._carry_out(work, claimed, *hosts)
-        except DBAPIError:
-            self._orphans.append(claimed)  # the database is away: they are given back once it answers
-            self._takes_back.soon()
-            raise
-        finally:
-            del self._held[work.manifest_id]
-
-    def _is_stopping(self, work: items.Work) -> bool:
-        """Whether nothing more of this work is to be begun: the daemon stops, or an operator paused a host."""
-        return self._draining.is_set() or self._guard.is_paused(work.source_host, work.destination_host)
-
-    def _carry_out(self, work: items.Work, claimed: list[items.Claimed], source: Host, destination: Host) -> None:
-        manifest = Manifest.from_canonical(items.document(self.database, work.manifest_id))
-        traffic = self._traffic_of(work)
-        batch = Batch(
-            self.database,
-            self.config,
-            manifest,
-            self.worker,
-            claimed,
-            source,
-            destination,
-            traffic,
-            self._stopped.is_set,
-            self.progress,
-            partial(self._is_stopping, work),
-        )
-        traffic.begin(time.monotonic())
-        self._tell(traffic)
-        try:
-            done = carry_out(batch)
-        except DBAPIError:
-            raise
-        except Exception as error:
-            self._hold_unexpected(claimed, error)
-            raise
-        finally:
-            traffic.end(time.monotonic())
-        if batch.broken:
-            self._sweeps.soon()
-        for name, trouble in batch.troubles.items():
-            self._guard.trip(name, trouble)
-        if done and not batch.troubles:
-            self._guard.worked(source.name, destination.name)
-        self._tell(traffic)
-
-    def _traffic_of(self, work: items.Work) -> routes.Traffic:
-        route = (work.source_host, work.destination_host)
-        if route not in self._traffic:
-            self._traffic[route] = routes.Traffic(*route, *self.config.streams(*route))
-        return self._traffic[route]
-
-    def _tell_busy(self) -> None:
-        for traffic in list(self._traffic.values()):
-            if traffic.busy:
-                self._tell(traffic)
-
-    def _tell(self, traffic: routes.Traffic) -> None:
-        """Write what a route does for who asks, and log it when the number of its streams is another."""
-        number = traffic.streams.allowed()
-        if number != traffic.told:
-            route = f"{traffic.source} > {traffic.destination}"
-            log.info("streams", route=route, streams=number, why=traffic.streams.why)
-            traffic.told = number
-        limits = self.config.route(traffic.source, traffic.destination)
-        routes.tell(self.database, traffic, limits, time.monotonic())
-
-    def _hold_unexpected(self, claimed: list[items.Claimed], error: Exception) -> None:
-        """Hold what a fault of Stager's own left behind, with its traceback: trying it again would not end."""
-        trace = "".join(traceback.format_exception(error))
-        what = Unexpected(f"{type(error).__name__}: {error}\n{trace}", side="local", phase="carry out")
-        decision = retrying.decide(what, 0)
-        held = [items.Finished(item, 0.0, error=what, decision=decision) for item in claimed]
-        items.finish(self.database, self.worker, held)
-
-    def _give_back(self) -> None:
-        """Release what was claimed by batches whose end could not be written; what was written stays."""
-        away = Transient("the database was away when it was to be written", side="local", phase="stopped")
-        decision = retrying.decide(away, 0)
-        while self._orphans:
-            given = [items.Finished(item, 0.0, error=away, decision=decision) for item in self._orphans[0]]
-            items.finish(self.database, self.worker, given)
-            self._orphans.pop(0)
-
     def _take_back(self) -> None:
-        self._give_back()
+        self._turns.give_back()
         gone = workers.dead(self.database, self.worker)
         if items.take_back(self.database, dead=gone):
             self._sweeps.soon()
@@ -466,15 +338,31 @@ class Daemon:
         for path in sweeping.sweep_scratch(self.config.scratch):
             log.info("removed a focal plane that was unpacked and left", file=str(path))
 
-    def _publish(self, lane: publishing.Lane) -> None:
+    def _publish(self, lane: publishing.Lane) -> Rest | None:
         published, errors = publishing.publish_all(self.database, self.hosts, lane, stop=self._draining.is_set)
         if published:
             log.info("triggers are on their queue", queue=lane.queue, host=lane.host, count=published)
         for error in errors:
             log.warning("a trigger could not be put on its queue", queue=lane.queue, **error.as_dict())
             self._guard.trip_if_of_host(error)
-        if errors:
-            self._rested["publish", *lane] = time.monotonic() + REST_S
+        return Rest(REST_S) if errors else None
+
+    def _recall(self, store: str) -> Rest | None:
+        """Bring the recalls of a store on; where nothing changed, it is let alone for a moment."""
+        try:
+            changed = stepping.step(self.database, self.hosts, self.config, store)
+        except TransferError as error:
+            self._guard.trip_if_of_host(error)
+            log.warning("recalls could not be brought on", **error.as_dict())
+            changed = 0
+        if changed:
+            return None
+        return Rest(ONCE_TICK_S if self._once else TICK_S)
+
+    def _make_room(self) -> None:
+        """Remove what lay in quarantine for its time, and make room where the configuration says so."""
+        purging.purge(self.database, self.hosts, self.config.stager.serves)
+        making_room.make_room(self.database, self.hosts, self.config)
 
     def _submit_spooled(self, refused_too: bool) -> None:
         assert self.config.spool is not None
@@ -493,7 +381,7 @@ class Daemon:
         try:
             manifest = read_manifest(path)
             source = breakers.known(self.database).get(manifest.source.host)
-            if source and source.breaker.is_open:
+            if source and not source.breaker.is_readable:
                 return source.breaker.text
             submitted = submit(self.database, self.config, manifest, str(path), hosts=self.hosts)
         except ManifestError as error:
@@ -520,9 +408,8 @@ class Daemon:
             self.config = config.model_copy(
                 update={"stager": config.stager.model_copy(update={"database": self.config.stager.database})}
             )
-            self._replaced.append((list(self._jobs.values()), self.hosts.change(self.config)))
-            for route, traffic in list(self._traffic.items()):
-                traffic.streams.bound(*self.config.streams(*route))
+            self._replaced.append((self._jobs.under_way, self.hosts.change(self.config)))
+            self._turns.configure(self.config)
             breakers.look_soon(self.database)
             routes.tell_limits(self.database, self.config)
             self._close_replaced()
@@ -540,32 +427,37 @@ class Daemon:
             notify.status(self._line())
 
     def _line(self) -> str:
-        busy = sum(1 for key in self._jobs if isinstance(key, tuple) and key[0] == "route")
-        return f"{busy} routes busy, {self.progress.items} items done since the start"
+        busy = sum(1 for key in self._jobs.keys if isinstance(key, tuple) and key[0] == "route")
+        return f"{counted(busy, 'route')} busy, {counted(self.progress.items, 'item')} done since the start"
 
     def _is_idle(self) -> bool:
         """Whether nothing is left that can be done now."""
         if self._jobs or self._spool_hinted or self._spool_unfinished:
             return False
-        now = time.monotonic()
-        if any(self._rested.get(("publish", *lane), 0.0) <= now for lane in self._lanes()):
+        if not all(self._jobs.is_resting(("publish", *lane)) for lane in self._lanes()):
             return False
-        if any(seconds <= ONCE_PATIENCE_S for _, seconds in self._due()):
+        if any(recalls.is_coming(self.database, manifest) for manifest in self._only or ()):
+            return False
+        now = time.monotonic()
+        full = {name for name, since in self._turns.full.items() if now - since > ONCE_PATIENCE_S}
+        if any(seconds <= ONCE_PATIENCE_S for work, seconds in self._due() if work.destination_host not in full):
             return False
         return not (self._guard.troubled and self._guard.is_patient(self._waited_for(), ONCE_PATIENCE_S))
 
     def _waited_for(self) -> set[str]:
         """The hosts in trouble that work or a trigger waits for."""
-        ends = {name for work in self._troubled() for name in (work.source_host, work.destination_host)}
+        ends = {name for work in self._troubled() for name in self._hosts(work)}
         return (ends | publishing.held_up(self.database)) & self._guard.troubled
 
     def _due(self) -> list[tuple[items.Work, float]]:
         """What is waiting for this worker: of the hosts it serves, on routes that work at this hour."""
-        return [(work, seconds) for work, seconds in items.due(self.database) if self._is_ours(work)]
+        found = items.due(self.database)
+        return [(work, seconds) for work, seconds in found if self._is_ours(work) and self._second_serves(work)]
 
     def _troubled(self) -> list[items.Work]:
         """What would be due, were its hosts not in trouble."""
         waiting = items.due(self.database, troubled=True)
+        waiting += [(work, seconds) for work, seconds in items.due(self.database) if not self._second_serves(work)]
         return [work for work, seconds in waiting if seconds <= ONCE_PATIENCE_S and self._is_ours(work)]
 
     def _is_ours(self, work: items.Work) -> bool:
@@ -575,6 +467,16 @@ class Daemon:
             and self._serves(work.source_host, work.destination_host)
             and hours.is_open(limits.hours, datetime.now().astimezone().time())
         )
+
+    def _hosts(self, work: items.Work) -> tuple[str, ...]:
+        """The ends of its route, and the second store of an archive, where it has one."""
+        second = self._turns.manifest(work.manifest_id).second if work.kind == "archive" else None
+        return work.source_host, work.destination_host, *((second,) if second else ())
+
+    def _second_serves(self, work: items.Work) -> bool:
+        """Whether the second store, where there is one, can be used."""
+        known = self._guard.known.get(self._hosts(work)[-1])
+        return known is None or not (known.paused or known.breaker.is_open)
 
 
 def standing(database: Database, only: Collection[str] | None = None) -> int:
@@ -588,8 +490,8 @@ def standing(database: Database, only: Collection[str] | None = None) -> int:
     rows = [row for row in found.datasets if row.state != "cancelled" and (only is None or row.manifest in only)]
     if any(row.files["held"] for row in rows) or (only is None and found.refused):
         return 1
-    troubled = {host.host for host in found.hosts if host.kind}
-    if any(row.state not in ("complete", "paused") and troubled & set(row.hosts) for row in rows):
+    waiting = [row.hosts for row in rows if row.state not in ("complete", "paused")]
+    if any(host.holds_up(ends) for host in found.hosts for ends in waiting):
         return 1
     if only is None and (found.queues or any(host.kind and host.triggers for host in found.hosts)):
         return 1

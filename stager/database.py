@@ -3,28 +3,34 @@
 SQLite: WAL, `synchronous=FULL`, every writing transaction begins IMMEDIATE (it waits for its turn at the
 start, and never fails halfway for having read first). PostgreSQL: READ COMMITTED, rows locked where it
 matters. No transaction is open while bytes are moved.
+
+A process that is frozen (a machine that was suspended, SIGSTOP) holds up nobody for long on PostgreSQL: the server ends
+its session after FROZEN_S, and with it the transaction that it was in, or the lock that it held.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import struct
+import threading
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 Row = tuple[Any, ...]
 
 BUSY_SECONDS = 90  # how long a transaction waits for another's to end
+FROZEN_S = 30.0  # of silence in a transaction, or beside a lock: then the process that has it is taken for frozen
 ALONE = 7821134 << 32  # of PostgreSQL's advisory locks: those of `Database.alone` begin here
 _RETRIED = ("deadlock", "could not serialize", "database is locked", "database table is locked")
 
@@ -67,6 +73,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed at the end, or rolled back when the block raises."""
         with self.engine.begin() as connection:
+            if not self.is_sqlite:
+                _set(connection, "idle_in_transaction_session_timeout", FROZEN_S, local=True)
             yield connection
 
     @contextmanager
@@ -78,7 +86,8 @@ class Database:
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
         """Wait until nobody else does `what` on this database, and keep others from it meanwhile. The lock is the
-        kernel's or the server's, and goes with the process however it ends."""
+        kernel's or the server's, and goes with the process however it ends; the server's also with one that is frozen,
+        which then goes on without it: what must not be done twice is decided in transactions."""
         key = zlib.crc32(what.encode("utf-8", "surrogateescape"))
         if self.file:
             with open(self.file.with_name(self.file.name + ".lock"), "ab") as lock:
@@ -88,14 +97,44 @@ class Database:
                 yield
         else:
             with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+                _set(session, "idle_session_timeout", FROZEN_S)
                 session.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": ALONE + key})
                 try:
-                    yield
+                    with _heard_of(session):
+                        yield
                 finally:
-                    session.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": ALONE + key})
+                    with suppress(SQLAlchemyError):  # the session is gone, and the lock with it
+                        session.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": ALONE + key})
+                        _set(session, "idle_session_timeout", 0)
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _set(connection: Connection, name: str, seconds: float, *, local: bool = False) -> None:
+    """Set one of PostgreSQL's times, of the session or the transaction, where the server knows it (14 and newer)."""
+    known = "EXISTS (SELECT 1 FROM pg_settings WHERE name = :name)"
+    statement = sa.text(f"SELECT set_config(:name, :value, :local) WHERE {known}")
+    connection.execute(statement, {"name": name, "value": f"{round(seconds * 1000)}ms", "local": local})
+
+
+@contextmanager
+def _heard_of(session: Connection) -> Iterator[None]:
+    """Let the server hear of this process from a thread meanwhile: it works, and is not frozen."""
+    over = threading.Event()
+
+    def speak() -> None:
+        with suppress(DBAPIError):
+            while not over.wait(FROZEN_S / 3):
+                session.exec_driver_sql("SELECT 1")
+
+    thread = threading.Thread(target=speak, name="alone", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -157,7 +196,7 @@ def migrate(database: Database) -> None:
         command.upgrade(config, "head")
 
 
-NEWEST = "0003"  # of migrations/versions; a test holds the two equal
+NEWEST = "0005"  # of migrations/versions; a test holds the two equal
 
 
 def _revision(connection: Connection) -> str | None:
@@ -180,9 +219,26 @@ def _instance(database: Database) -> str:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # this module says BEGIN itself
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+    _to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("PRAGMA cache_size=-16384")  # 16 MiB: more makes a plan of a million no quicker, only larger
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_busy),
+    stop=tenacity.stop_after_delay(BUSY_SECONDS),
+    wait=tenacity.wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _to_wal(connection: sqlite3.Connection) -> None:
+    """Another process that does the same at this moment is not waited for by SQLite itself: a new database's first two
+    would be told that it is locked."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

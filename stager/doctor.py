@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from stager import items, scrubbing
+from stager.counts import counted
 from stager.database import Database
+from stager.evicting import checks as evictions
 from stager.models import decode_path
 from stager.opening import Hosts, remembered
+from stager.rebuilding.check import check
 from transfers.errors import TransferError
 from transfers.hosts import FileInfo
 
@@ -33,6 +36,8 @@ def examine(database: Database, hosts: Hosts, *, deep: bool = False) -> Iterator
     for invariant, query in _QUERIES.items():
         yield _none_of(database, invariant, query)
     yield from _copies(database, hosts, deep)
+    yield from _bundles(database, hosts, deep)
+    yield from (Examined(*found) for found in evictions.examine(database, hosts))
     yield _parts(database, hosts)
 
 
@@ -46,17 +51,17 @@ def _integrity(database: Database) -> Examined:
 
 def _counted(database: Database) -> Examined:
     """That the counts which status draws are what a recount gives."""
-    counted = """SELECT manifest_id, CASE WHEN missing THEN 'missing' ELSE state END AS state, count(*), sum(files),
+    recounting = """SELECT manifest_id, CASE WHEN missing THEN 'missing' ELSE state END AS state, count(*), sum(files),
         sum(COALESCE(bytes, 0)), sum(CASE WHEN bytes IS NULL THEN 1 ELSE 0 END) FROM items GROUP BY 1, 2"""
     with database.read() as connection:
-        recount = {tuple(row[:2]): tuple(map(int, row[2:])) for row in connection.execute(sa.text(counted))}
+        recount = {tuple(row[:2]): tuple(map(int, row[2:])) for row in connection.execute(sa.text(recounting))}
         query = sa.text("SELECT manifest_id, state, items, files, bytes, unknown FROM tallies WHERE items <> 0")
         kept = {tuple(row[:2]): tuple(map(int, row[2:])) for row in connection.execute(query)}
     wrong = [str(key) for key in {*recount, *kept} if recount.get(key) != kept.get(key)]
     return Examined(
         "counts equal a recount",
         not wrong,
-        f"{len(kept)} counts" + (f", wrong: {wrong[:MOST_NAMED]}" if wrong else ""),
+        counted(len(kept), "count") + (f", wrong: {wrong[:MOST_NAMED]}" if wrong else ""),
     )
 
 
@@ -108,7 +113,9 @@ def _copies(database: Database, hosts: Hosts, deep: bool) -> Iterator[Examined]:
         else:
             bad = _not_there(hosts, host, mine)
             invariant = f"every copy at {host} is there, with its size"
-        detail = f"{len(mine)} copies" + (f", {len(bad)} are not: {', '.join(bad[:MOST_NAMED])}" if bad else "")
+        are = "is" if len(bad) == 1 else "are"
+        wrong = f", {len(bad)} {are} not: {', '.join(bad[:MOST_NAMED])}" if bad else ""
+        detail = f"{counted(len(mine), 'copy', 'copies')}{wrong}"
         yield Examined(invariant, not bad, detail)
 
 
@@ -122,6 +129,23 @@ def _not_there(hosts: Hosts, name: str, copies: list[scrubbing.Known]) -> list[s
         for copy, info in zip(copies, found, strict=True)
         if not isinstance(info, FileInfo) or info.size != copy.size
     ]
+
+
+def _bundles(database: Database, hosts: Hosts, deep: bool) -> Iterator[Examined]:
+    """That every bundle of a store agrees with its index and the database; with `deep`, to the byte."""
+    for name in _stores(database, hosts):
+        found = check(database, hosts, name, deep=deep)
+        if found.bundles or found.wrong:
+            unread = f", {found.unread} on tape and not read" if found.unread else ""
+            wrong = f", wrong: {'; '.join(found.wrong[:MOST_NAMED])}" if found.wrong else ""
+            detail = f"{counted(found.bundles, 'bundle')}{unread}{wrong}"
+            yield Examined(f"every bundle at {name} agrees with its index and the database", not found.wrong, detail)
+
+
+def _stores(database: Database, hosts: Hosts) -> list[str]:
+    """The stores that were used: looking must not be a first use."""
+    stores = [name for name, kind in hosts.config.host_kinds.items() if kind == "store"]
+    return [name for name in stores if remembered(database, name)]
 
 
 def _parts(database: Database, hosts: Hosts) -> Examined:

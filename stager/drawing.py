@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stager.counts import counted
 from stager.durations import duration
+from stager.recalls.telling import lines as recalls
 from stager.status import MOST_COUNTED, HostRow, QueueRow, RouteRow, Row, Snapshot
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def status(snapshot: Snapshot, width: int) -> Table:
 
 
 def _state(row: Row) -> Text:
-    return cell(row.state, STATE_STYLES.get(row.state, ""))
+    state = "evicted" if row.is_evicted else row.state
+    return cell(state, STATE_STYLES.get(state, ""))
 
 
 def _files(row: Row) -> str:
@@ -82,6 +85,8 @@ def _bytes(row: Row) -> str:
 
 
 def _percent(row: Row) -> str:
+    if row.is_evicted:  # of nothing
+        return "-"
     return f"{row.percent:.1f}" if row.percent not in (0.0, 100.0) else f"{row.percent:.0f}"
 
 
@@ -143,18 +148,20 @@ def _folded(lead: str, text: str, room: int) -> list[str]:
 
 
 def remarks(snapshot: Snapshot) -> list[Text]:
-    """What the table cannot hold: hosts in trouble, what is held, missing and excluded, the last error, refused
-    manifests."""
+    """What the table cannot hold: hosts in trouble, what is held, missing, excluded and evicted, the last error,
+    refused manifests."""
     lines = [cell(trouble(host), "red") for host in snapshot.hosts if host.kind]
-    told = {host.problem for host in snapshot.hosts if host.kind}
+    told = {host.problem for host in snapshot.hosts if host.kind} | {host.no_room for host in snapshot.hosts}
     for row in snapshot.datasets:
-        counts = [f"{row.files[state]} {state}" for state in ("held", "missing", "excluded") if row.files[state]]
-        error = None if row.last_error in told else row.last_error
+        counts = [f"{row.files[state]} {state}" for state in ("held", "missing") if row.files[state]] + _left_out(row)
+        error = None if row.last_error in told or _is_told(row, snapshot.hosts) else row.last_error
         if counts or error:
             said = ", ".join(counts) + (": " if counts and error else "") + (error or "")
             lines.append(cell(f"{row.manifest} ({row.kind}): {said}"))
         if row.findings:
             lines.append(cell(f"{row.manifest} ({row.kind}): {findings(row)}; `stager registry check` tells them"))
+    lines += [cell(host.no_room, "yellow") for host in snapshot.hosts if host.no_room]
+    lines += [cell(line) for line in recalls(snapshot.recalls)]
     lines += [cell(queue(one), "red") for one in snapshot.queues]
     lines += [cell(f"refused {one['file']}: {one['problem']}", "red") for one in snapshot.refused]
     if any(row.percent_of == "files" for row in snapshot.datasets):
@@ -168,17 +175,31 @@ def remarks(snapshot: Snapshot) -> list[Text]:
     return lines
 
 
+def _is_told(row: Row, hosts: Sequence[HostRow]) -> bool:
+    """Whether a row's last error is that of one of its files with a host whose trouble is told of."""
+    return any(host.holds_up(row.hosts) and f" - {host.kind} at the " in (row.last_error or "") for host in hosts)
+
+
+def _left_out(row: Row) -> list[str]:
+    """What is in no total: `3 excluded`, `8 evicted`; where too many were evicted to be counted, at least how many."""
+    excluded, evicted = row.files["excluded"], row.files["evicted"]
+    if MOST_COUNTED <= evicted < excluded:
+        return [f"{excluded} excluded (at least {evicted} of them evicted)"]
+    counts = {"excluded": excluded - evicted, "evicted": evicted}
+    return [f"{count} {word}" for word, count in counts.items() if count]
+
+
 def findings(row: Row) -> str:
     """How many things were found in the files of a manifest: `2 failures and 32 warnings`."""
     words = {"fail": "failure", "warn": "warning"}
     counts = [(row.findings[severity], word) for severity, word in words.items() if row.findings.get(severity)]
     more = "at least " if sum(row.findings.values()) >= MOST_COUNTED else ""
-    return more + " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts) + " in files"
+    return more + " and ".join(counted(*one) for one in counts) + " in files"
 
 
 def queue(row: QueueRow) -> str:
     """`queue isr: 36 triggers wait: /lsst/jo: Permission denied (deliver) - ...`."""
-    waiting = f"{row.triggers} triggers wait" if row.triggers > 1 else "1 trigger waits"
+    waiting = counted(row.triggers, "trigger waits", "triggers wait")
     return f"queue {row.queue}: {waiting}: {row.problem}"
 
 
@@ -197,7 +218,7 @@ def _trouble(kind: str | None, seconds: float | None, look_s: float | None, wait
 
 def _waits(host: HostRow) -> str:
     counts = [(host.files, "file"), (host.triggers, "trigger")]
-    words = [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
+    words = [counted(*one) for one in counts if one[0]]
     return f"; {' and '.join(words)} {'wait' if host.files + host.triggers > 1 else 'waits'} for it" if words else ""
 
 
@@ -219,7 +240,7 @@ def _route(route: RouteRow) -> str:
     name = f"{route.source} > {route.destination}"
     words = [route.why]
     if route.streams is not None:
-        words = [f"{route.streams} stream{'s' if route.streams > 1 else ''} ({route.why})"]
+        words = [f"{counted(route.streams, 'stream')} ({route.why})"]
     if route.rate_bytes_per_s:
         words.append(f"{size(route.rate_bytes_per_s)}/s")
     if route.bytes_per_s:
@@ -234,7 +255,7 @@ def _route(route: RouteRow) -> str:
     if not route.busy and route.ago_s is not None:
         said.append(f"last worked {duration(route.ago_s)} ago")
     if route.waiting:
-        said.append(f"{route.waiting} file{'s' if route.waiting > 1 else ''} to come")
+        said.append(f"{counted(route.waiting, 'file')} to come")
     return f"{name}: {'; '.join(said)}"
 
 
@@ -281,5 +302,7 @@ def about_hosts(shown: Sequence[ShownHost]) -> list[Text]:
             lines.append(cell(host.problem, "red"))
         if host.state == "paused":
             lines.append(cell(f"{host.name} is paused by an operator{f' ({host.reason})' if host.reason else ''}"))
+        lines += [cell(host.no_room, "yellow")] if host.no_room else []
+        lines += [cell(line) for line in recalls([host.recalls])] if host.recalls else []
         lines += [cell(remark, "yellow") for remark in (host.checked.remarks if host.checked else ())]
     return lines

@@ -11,6 +11,7 @@ from typing import Any
 from manifests.cameras import Camera
 from manifests.errors import shown
 from manifests.manifest import Manifest
+from stager.counts import counted
 from stager.models import ItemState
 from stager.planning import UNKNOWN, Ids, Planned, left_out
 
@@ -124,7 +125,7 @@ class Expectation:
             said = " ".join(f"{key}={value}" for key, value in self.manifest.ids.items())
             yield f"{name}: {_rows(elsewhere)} otherwise than [ids] ({said}), and nothing of them is expected"
         partial = [
-            f"visit {visit} ({_count(one.rows)} of {len(self._files)} files)"
+            f"visit {visit} ({_count(one.rows)} of {counted(len(self._files), 'file')})"
             for visit, every in self._visits.items()
             for one in every
             if not one.entered and 0 < _count(one.rows) < len(self._files)
@@ -268,7 +269,7 @@ def _numbers(bits: bytearray) -> Iterator[int]:
 
 
 def _rows(count: int) -> str:
-    return "one row says" if count == 1 else f"{count} rows say"
+    return counted(count, "row says", "rows say")
 
 
 def _said(ids: Ids, every: Iterable[_Visit]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import structlog
 
-from stager import breakers
+from stager import breakers, checking
 from stager.database import Database
 from stager.opening import Hosts
 from transfers.errors import TransferError
@@ -59,7 +59,7 @@ class Guard:
         if not breakers.begin_look(self.database, name):
             return
         try:
-            self.hosts[name]
+            self._use(name)
         except TransferError as error:
             breaker = breakers.look_failed(self.database, name, error, longest_s=self.longest_s)
             log.info("a host still cannot be used", host=name, problem=breaker.text, looks=breaker.looks)
@@ -67,6 +67,17 @@ class Guard:
         seconds = breakers.look_passed(self.database, name)
         if seconds is not None:
             log.info("a host can be used again", host=name, after_s=round(seconds, 1))
+
+    def _use(self, name: str) -> None:
+        """Raises TransferError where a host still cannot be used; one that was read-only or full is written to."""
+        host, known = self.hosts[name], self.known.get(name)
+        if known is None or known.breaker.kind not in breakers.READABLE:
+            return
+        try:
+            checking.check_writable(host, self.database.instance)
+        except TransferError as error:
+            if breakers.is_of_host(error):
+                raise
 
     def trip(self, name: str, error: TransferError) -> None:
         """Leave a host alone from now on, for this reason."""

@@ -10,12 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager import triggers
+from stager import items, triggers
 from stager.database import Database, again
 from stager.models import Intent, decode_path
 
 OPERATOR = "operator"  # the kind of a hold that a person asked for
 AT_ONCE = 500
+EVICTED = f"(state = 'excluded' AND kind = '{items.EVICTED}')"  # what made room, and may come again
 
 
 class UnknownName(Exception):
@@ -33,11 +34,11 @@ def _newest(connection: Connection, name: str) -> tuple[int, str]:
 
 @again
 def retry(database: Database, name: str, glob: str | None = None) -> int:
-    """Make held items (those whose copy was found gone or bad too) and items that wait for their next try due now,
-    with all their tries; returns how many."""
+    """Make due now, with all their tries, held items (those whose copy was found gone or bad too), items whose copy was
+    evicted, and items that wait for their next try; returns how many."""
     with database.write() as connection:
         manifest, _ = _newest(connection, name)
-        chosen = "state IN ('held', 'waiting') AND NOT missing AND destination IS NOT NULL"
+        chosen = f"(state IN ('held', 'waiting') OR {EVICTED}) AND NOT missing AND destination IS NOT NULL"
         return _look_again(connection, manifest) + _change(
             database, connection, manifest, chosen, glob, "waiting", None
         )

@@ -7,7 +7,7 @@ the epoch fences it. Each function is one short transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manifests.findings import Finding
-from stager import copies, findings, makings, registry, triggers
+from stager import breakers, copies, findings, makings, registry, triggers
+from stager.copies import Stored
 from stager.database import Database, again
 from stager.makings import Making
 from stager.models import Attempt, Item, ItemState
 from stager.retrying import Decision
 from transfers.errors import TransferError
-from transfers.hosts import Receipt
+from transfers.hosts import UNKNOWN, Receipt
 
 items = Item.__table__  # type: ignore[attr-defined]  # SQLModel gives its tables no static type
 attempts = Attempt.__table__  # type: ignore[attr-defined]
@@ -30,6 +31,9 @@ attempts = Attempt.__table__  # type: ignore[attr-defined]
 AT_ONCE = 500  # items named in one statement
 
 LOST = "lost"  # the kind of a hold on an item that was done and whose copy was found gone or bad
+RECALL = "recall"  # the kind of what waits until a store has brought its file from tape
+NO_ROOM = ("no space", "reserve")  # kind and phase of the error of work that had no room to begin in
+EVICTED = "evicted"  # the kind of an item that was done and whose copy was evicted to make room
 TAKEN_BACK_AT_ONCE = 1000  # items of dead leases that one transaction makes waiting again
 
 
@@ -77,6 +81,8 @@ class Finished:
     decision: Decision | None = None
     findings: Sequence[Finding] | None = None
     making: Making | None = None
+    bundled: bool = False  # its file is a member of a bundle, which brings its copy
+    second: Sequence[tuple[str, Receipt]] = ()  # what was proven at another store, by its name
 
 
 @dataclass(slots=True)
@@ -90,7 +96,8 @@ class Written:
 
 def due(database: Database, *, troubled: bool = False) -> list[tuple[Work, float]]:
     """Every active manifest with waiting items, and the seconds until the first of them is due (0: now), the most
-    urgent manifest first; those of paused hosts and of hosts in trouble are left out.
+    urgent manifest first; those of paused hosts and of hosts in trouble are left out, but from one that is only
+    read-only or full.
 
     With `troubled`, those of hosts in trouble instead.
     """
@@ -102,7 +109,8 @@ def due(database: Database, *, troubled: bool = False) -> list[tuple[Work, float
         FROM manifests m WHERE m.intent = 'active'
           AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.paused AND h.name IN (m.source_host, m.destination_host))
           AND {wanted} (SELECT 1 FROM hosts h
-                        WHERE h.trouble_kind IS NOT NULL AND h.name IN (m.source_host, m.destination_host))
+                        WHERE h.trouble_kind IS NOT NULL AND (h.name = m.destination_host
+                            OR h.name = m.source_host AND h.trouble_kind NOT IN {breakers.READABLE}))
         ORDER BY m.priority DESC, m.id""")
     with database.read() as connection:
         rows = connection.execute(query).all()
@@ -116,16 +124,33 @@ def claimable(database: Database) -> list[Work]:
 
 @again
 def claim(
-    database: Database, manifest_id: int, worker: str, *, most: int, most_bytes: int, lease_s: float
+    database: Database,
+    manifest_id: int,
+    worker: str,
+    *,
+    most: int,
+    most_bytes: int,
+    lease_s: float,
+    room: int = UNKNOWN,
 ) -> list[Claimed]:
-    """Lease up to `most` waiting items (at least one, then up to `most_bytes`) of a manifest to a worker."""
+    """Lease up to `most` waiting items (at least one, then up to `most_bytes`) of a manifest to a worker; those that
+    are bundled are left to who packs bundles (`bundling.choosing`). One that is larger than `room` only where no other
+    is due: it may be there already, and need none."""
     with database.write() as connection:
-        chosen = _choose(database, connection, manifest_id, most, most_bytes)
-        if not chosen:
-            return []
+        chosen = _choose(database, connection, manifest_id, most, most_bytes, "AND COALESCE(size, 0) <= :room", room)
+        chosen = chosen or _choose(database, connection, manifest_id, most, most_bytes, "AND size > :room", room)
+        return lease(database, connection, chosen, worker, lease_s)
+
+
+def lease(
+    database: Database, connection: Connection, chosen: Sequence[int], worker: str, lease_s: float
+) -> list[Claimed]:
+    """Lease these waiting items to a worker; returns those that it has now, by their ids."""
+    rows: list[Claimed] = []
+    for lot in lots(chosen):
         statement = (
             sa.update(items)
-            .where(items.c.id.in_(chosen), items.c.state == ItemState.WAITING)
+            .where(items.c.id.in_(lot), items.c.state == ItemState.WAITING)
             .values(
                 state=ItemState.RUNNING,
                 epoch=items.c.epoch + 1,
@@ -135,20 +160,23 @@ def claim(
             )
             .returning(*(items.c[name] for name in Claimed.__dataclass_fields__))
         )
-        rows = [Claimed(*row) for row in connection.execute(statement)]
-        return sorted(rows, key=lambda row: row.id)
+        rows += [Claimed(*row) for row in connection.execute(statement)]
+    return sorted(rows, key=lambda row: row.id)
 
 
-def _choose(database: Database, connection: Connection, manifest_id: int, most: int, most_bytes: int) -> list[int]:
+def _choose(
+    database: Database, connection: Connection, manifest_id: int, most: int, most_bytes: int, which: str, room: int
+) -> list[int]:
     skip = "" if database.is_sqlite else "FOR UPDATE SKIP LOCKED"
     query = sa.text(f"""
         SELECT id, COALESCE(bytes, size, 0) FROM items
         WHERE manifest_id = :manifest AND state = 'waiting' AND NOT missing AND not_before <= {database.now}
-          AND EXISTS (SELECT 1 FROM manifests m WHERE m.id = :manifest AND m.intent = 'active')
+          AND bundle_key IS NULL AND EXISTS (SELECT 1 FROM manifests m WHERE m.id = :manifest AND m.intent = 'active')
+          {which}
         ORDER BY not_before, id LIMIT :most {skip}""")
     chosen: list[int] = []
     total = 0
-    for item_id, size in connection.execute(query, {"manifest": manifest_id, "most": most}):
+    for item_id, size in connection.execute(query, {"manifest": manifest_id, "most": most, "room": room}):
         total += size
         if chosen and total > most_bytes:
             break
@@ -165,7 +193,7 @@ def renew(database: Database, worker: str, lease_s: float, ids: Collection[int] 
         .where(items.c.state == ItemState.RUNNING, items.c.worker == worker)
         .values(claimed_until=sa.text(f"{database.now} + {float(lease_s)}"))
     )
-    chosen = [leases] if ids is None else [leases.where(items.c.id.in_(lot)) for lot in _lots(list(ids))]
+    chosen = [leases] if ids is None else [leases.where(items.c.id.in_(lot)) for lot in lots(list(ids))]
     with database.write() as connection:
         held = sum(connection.execute(one).rowcount for one in chosen)
         connection.execute(
@@ -174,25 +202,34 @@ def renew(database: Database, worker: str, lease_s: float, ids: Collection[int] 
     return held
 
 
-def _lots(ids: list[int]) -> list[list[int]]:
+def lots(ids: Sequence[int]) -> list[Sequence[int]]:
+    """The ids in lots that one statement names."""
     return [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
 
 
 @again
-def finish(database: Database, worker: str, finished: Sequence[Finished], *, folders: Sequence[Path] = ()) -> Written:
-    """Write what became of items of ONE manifest: copies, images, attempts, states, and the triggers of groups
+def finish(
+    database: Database,
+    worker: str,
+    finished: Sequence[Finished],
+    *,
+    stored: Sequence[Stored] = (),
+    folders: Sequence[Path] = (),
+) -> Written:
+    """Write what became of items of ONE manifest: copies, bundles, images, attempts, states, and the triggers of groups
     that became whole by it, in one transaction. `folders` are where cameras of one's own lie."""
     written = Written()
     with database.write() as connection:
         groups = sorted({one.item.group_id for one in finished if one.item.group_id is not None})
         _lock(database, connection, [one.item for one in finished])
         triggers.lock_groups(connection, groups)
+        still = _without_room_still(connection, finished)
         proven = _finish_done(database, connection, [one for one in finished if one.error is None])
         failed = [one for one in finished if one.error and _finish_failed(database, connection, one)]
         kept = {one.item.id for one in (*proven, *failed)}
         written.done = len(proven)
         written.lost = [one.item.id for one in finished if one.item.id not in kept]
-        _add_attempts(database, connection, worker, finished, written.lost)
+        _add_attempts(database, connection, worker, [one for one in finished if one.item.id not in still], written.lost)
         source, destination = _hosts(connection, finished[0].item.manifest_id)
         looked = {
             one.item.id: (source, one.item.source, one.findings)
@@ -201,7 +238,11 @@ def finish(database: Database, worker: str, finished: Sequence[Finished], *, fol
         }
         findings.replace(database, connection, finished[0].item.manifest_id, looked)
         makings.add(database, connection, {one.item.id: one.making for one in proven if one.making is not None})
-        copies.add(database, connection, destination, list(_receipts(proven)))
+        for bundle in stored:
+            copies.add_bundle(database, connection, bundle)
+        copies.add(database, connection, destination, list(_receipts(one for one in proven if not one.bundled)))
+        for host, receipt in (pair for one in proven for pair in one.second):
+            copies.add(database, connection, host, [(receipt, None)])
         registry.add(database, connection, [image for one in proven for image in one.images])
         if proven and _any_lost(connection):
             landed = [receipt.path for receipt, _ in _receipts(proven)]
@@ -235,7 +276,8 @@ def _finish_done(database: Database, connection: Connection, finished: Sequence[
     """Make proven items done; returns those whose lease was still held."""
     statement = sa.text(f"""
         UPDATE items SET state = '{ItemState.DONE}', files = :files, bytes = :bytes, reason = NULL, kind = NULL,
-               tries = 0, worker = NULL, claimed_until = NULL, progressed_at = {database.now}
+               tries = 0, worker = NULL, claimed_until = NULL, progressed_at = {database.now}, bundle_id = NULL,
+               recall_id = NULL
         WHERE id = :id AND epoch = :epoch AND state = '{ItemState.RUNNING}'""")
     held = set(_held_now(connection, [one.item.id for one in finished]))
     kept = [one for one in finished if (one.item.id, one.item.epoch) in held]
@@ -250,7 +292,7 @@ def _finish_done(database: Database, connection: Connection, finished: Sequence[
 
 def _held_now(connection: Connection, ids: list[int]) -> Iterator[tuple[int, int]]:
     """(id, epoch) of those of the items that are on lease; nobody else changes them before this transaction ends."""
-    for lot in _lots(ids):
+    for lot in lots(ids):
         query = sa.select(items.c.id, items.c.epoch).where(items.c.id.in_(lot), items.c.state == ItemState.RUNNING)
         yield from ((row.id, row.epoch) for row in connection.execute(query))
 
@@ -266,7 +308,7 @@ def _finish_failed(database: Database, connection: Connection, one: Finished) ->
     values: dict[str, Any] = {
         "state": decision.state,
         "missing": decision.missing,
-        "reason": None if decision.released else str(one.error)[:2000],
+        "reason": None if decision.released else one.error.advising(decision.advice or one.error.advice)[:2000],
         "kind": None if decision.released else one.error.kind,
         "tries": one.item.tries + (1 if decision.counts else 0),
         "worker": None,
@@ -276,6 +318,17 @@ def _finish_failed(database: Database, connection: Connection, one: Finished) ->
     if decision.size is not None:
         values |= {"size": decision.size, "mtime_ns": decision.mtime_ns}
     return connection.execute(sa.update(items).where(_held_lease(one.item)).values(**values)).rowcount == 1
+
+
+def _without_room_still(connection: Connection, finished: Sequence[Finished]) -> set[int]:
+    """Those of the items that could not begin for want of room, as before: that is no new attempt, for there would be
+    no end of them as long as a disk is full."""
+    without = [one.item.id for one in finished if one.error and (one.error.kind, one.error.phase) == NO_ROOM]
+    still: set[int] = set()
+    for lot in lots(without):
+        query = sa.select(items.c.id).where(items.c.id.in_(lot), items.c.kind == NO_ROOM[0])
+        still.update(connection.scalars(query))
+    return still
 
 
 def _add_attempts(
@@ -313,7 +366,7 @@ def _facts(error: TransferError | None) -> dict[str, Any]:
     return {name: getattr(error, name, None) for name in names} | {"text": str(error)[:2000] if error else None}
 
 
-def _receipts(proven: Sequence[Finished]) -> Iterator[tuple[Receipt, int | None]]:
+def _receipts(proven: Iterable[Finished]) -> Iterator[tuple[Receipt, int | None]]:
     """Every receipt, with the item that it is a piece of: a file other than the item's own destination."""
     for one in proven:
         for receipt in one.receipts:
@@ -362,6 +415,27 @@ def mark_found(connection: Connection, found_good: Collection[int]) -> None:
     connection.execute(statement.bindparams(sa.bindparam("copies", list(found_good), expanding=True)))
 
 
+_OF_EVICTED = _OF_COPIES.replace("IN ('active', 'held')", "IN ('active', 'held', 'cancelled')")
+
+
+def exclude_evicted(connection: Connection, gone: Collection[int], reason: str) -> None:
+    """Exclude the items that are done and whose copies (their ids, listed still) are evicted: they are waited for no
+    more, and not complete either. A retry brings them again."""
+    statement = sa.text(f"""
+        UPDATE items SET state = 'excluded', kind = '{EVICTED}', reason = :reason
+        WHERE state = 'done' AND id IN ({_OF_EVICTED})""")
+    connection.execute(statement.bindparams(sa.bindparam("copies", list(gone), expanding=True)), {"reason": reason})
+
+
+def bring_back(connection: Connection, there: Collection[int]) -> None:
+    """Undo `exclude_evicted` for the items whose copies, all of them, were put back where they were."""
+    statement = sa.text(f"""
+        UPDATE items SET state = 'done', kind = NULL, reason = NULL
+        WHERE state = 'excluded' AND kind = '{EVICTED}' AND id IN ({_OF_EVICTED})
+          AND (SELECT count(*) FROM copies c WHERE c.piece_of = items.id) IN (0, files)""")
+    connection.execute(statement.bindparams(sa.bindparam("copies", list(there), expanding=True)))
+
+
 @again
 def take_back(database: Database, *, dead: Collection[str] = ()) -> int:
     """Make items whose lease ran out, or whose worker is known to be dead, waiting again; returns how many.
@@ -396,6 +470,38 @@ def _take_back(database: Database, connection: Connection, lost: list[int]) -> N
         WHERE id IN :lost""",
     ):
         connection.execute(sa.text(statement).bindparams(these))
+
+
+def postpone(
+    database: Database, connection: Connection, waits: Sequence[tuple[Claimed, int, str]], patience_s: float
+) -> int:
+    """Give items on lease back until the recall that each waits for (its number, and a sentence) came, or until
+    `patience_s` are over; returns how many leases were still held. It is no attempt, and uses up no try."""
+    statement = sa.text(f"""
+        UPDATE items SET state = '{ItemState.WAITING}', kind = '{RECALL}', reason = :reason, recall_id = :recall,
+               worker = NULL, claimed_until = NULL, not_before = {database.now} + {float(patience_s)}
+        WHERE id = :id AND epoch = :epoch AND state = '{ItemState.RUNNING}'""")
+    _lock(database, connection, [item for item, _, _ in waits])
+    held = set(_held_now(connection, [item.id for item, _, _ in waits]))
+    values = [
+        {"id": item.id, "epoch": item.epoch, "recall": recall, "reason": reason[:2000]}
+        for item, recall, reason in waits
+        if (item.id, item.epoch) in held
+    ]
+    if values:
+        connection.execute(statement, values)
+    return len(values)
+
+
+def wake(database: Database, connection: Connection, recalls: Collection[int], *, forget: bool = False) -> None:
+    """Make the items that wait for these recalls due now; with `forget`, no item is of these recalls any more."""
+    waits = f"state = '{ItemState.WAITING}' AND kind = '{RECALL}'"
+    recall = "recall_id = NULL," if forget else ""
+    statement = sa.text(f"""
+        UPDATE items SET {recall} not_before = CASE WHEN {waits} THEN {database.now} ELSE not_before END,
+               reason = CASE WHEN {waits} THEN NULL ELSE reason END, kind = CASE WHEN {waits} THEN NULL ELSE kind END
+        WHERE recall_id IN :recalls {"" if forget else f"AND {waits}"}""")
+    connection.execute(statement.bindparams(sa.bindparam("recalls", list(recalls), expanding=True)))
 
 
 def document(database: Database, manifest_id: int) -> str:

@@ -117,6 +117,8 @@ class Host(SQLModel, table=True):
     trouble_since: float | None = _time()
     next_look: float | None = _time()  # when it is opened again to see
     looks: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # that failed since work there went well
+    no_room: str | None = None  # why nothing more is brought there just now: a sentence
+    no_room_at: float | None = _time()  # when that was last seen
 
 
 class Route(SQLModel, table=True):
@@ -224,6 +226,31 @@ class Item(SQLModel, table=True):
             postgresql_where=text("kind = 'lost'"),
         ),
         Index(
+            "ix_items_evicted",
+            "manifest_id",
+            sqlite_where=text("state = 'excluded' AND kind = 'evicted'"),
+            postgresql_where=text("state = 'excluded' AND kind = 'evicted'"),
+        ),
+        Index(
+            "ix_items_bundled",
+            "manifest_id",
+            "bundle_key",
+            sqlite_where=text("bundle_key IS NOT NULL AND state NOT IN ('done', 'excluded')"),
+            postgresql_where=text("bundle_key IS NOT NULL AND state NOT IN ('done', 'excluded')"),
+        ),
+        Index(
+            "ix_items_packing",
+            "bundle_id",
+            sqlite_where=text("bundle_id IS NOT NULL"),
+            postgresql_where=text("bundle_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_items_recalled",
+            "recall_id",
+            sqlite_where=text("recall_id IS NOT NULL"),
+            postgresql_where=text("recall_id IS NOT NULL"),
+        ),
+        Index(
             "ix_items_carried",
             "carried_from",
             sqlite_where=text("carried_from IS NOT NULL"),
@@ -252,6 +279,9 @@ class Item(SQLModel, table=True):
     not_before: float | None = _time()
     progressed_at: float | None = _time()
     carried_from: int | None = Field(default=None, sa_column=Column(BIG))  # the item of the revision before
+    bundle_key: str | None = None  # what it is bundled with; None: it goes as it is
+    bundle_id: int | None = Field(default=None, sa_column=Column(BIG))  # the bundle that it is being packed into
+    recall_id: int | None = Field(default=None, sa_column=Column(BIG))  # the recall that it waits for
 
 
 class Attempt(SQLModel, table=True):
@@ -297,11 +327,26 @@ class Copy(SQLModel, table=True):
     __tablename__ = "copies"
     __table_args__ = (
         UniqueConstraint("host", "path"),
+        Index("ix_copies_digest", "digest"),  # by which the other copies of a file are found
         Index(
             "ix_copies_piece_of",
             "piece_of",
             sqlite_where=text("piece_of IS NOT NULL"),
             postgresql_where=text("piece_of IS NOT NULL"),
+        ),
+        Index(
+            "ix_copies_bundle_id",
+            "bundle_id",
+            sqlite_where=text("bundle_id IS NOT NULL"),
+            postgresql_where=text("bundle_id IS NOT NULL"),
+        ),
+        Index(  # by bytes, whatever the database's collation is: see catalogue.py
+            "ix_copies_members",
+            "host",
+            "path",
+            sqlite_where=text("bundle_id IS NOT NULL"),
+            postgresql_where=text("bundle_id IS NOT NULL"),
+            postgresql_ops={"path": "text_pattern_ops"},
         ),
     )
     id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
@@ -310,10 +355,125 @@ class Copy(SQLModel, table=True):
     size: int = Field(sa_column=Column(BigInteger, nullable=False))
     digest: str
     mtime_ns: int | None = Field(default=None, sa_column=Column(BigInteger))
-    proof: str  # reread, wire, stream
+    proof: str  # reread, wire, stream, store
     proven_at: float | None = _time()
     trouble: str | None = None  # what the last look found wrong: missing, corrupt
     piece_of: int | None = Field(default=None, sa_column=Column(BIG, ForeignKey("items.id")))
+    bundle_id: int | None = Field(default=None, sa_column=Column(BIG, ForeignKey("bundles.id")))  # that it lies in
+    data_offset: int | None = Field(default=None, sa_column=Column(BigInteger))  # of its first byte there
+
+
+class BundleState(StrEnum):
+    """Where a bundle stands."""
+
+    PACKING = "packing"  # its members are chosen; it may be on its way
+    STORED = "stored"  # proven on the store: its members are copies
+
+
+class Bundle(SQLModel, table=True):
+    """A tar of items on a mass store. While it is packed its items carry its id; stored, its members' copies do."""
+
+    __tablename__ = "bundles"
+    __table_args__ = (
+        UniqueConstraint("host", "path"),
+        Index(
+            "ix_bundles_packing",
+            "manifest_id",
+            sqlite_where=text("state = 'packing'"),
+            postgresql_where=text("state = 'packing'"),
+        ),
+    )
+    id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
+    host: str
+    path: str = Field(sa_column=Column(PathText, nullable=False))  # as it lies on the store
+    label: str  # what its members have in common
+    manifest_id: int | None = Field(default=None, sa_column=Column(BIG))  # None: found on the store
+    state: str
+    files: int
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))  # bytes of the tar
+    digest: str | None = None  # of the tar, once it is stored
+    proof: str | None = None
+    made_at: float | None = _time()
+    proven_at: float | None = _time()
+    trouble: str | None = None  # what the last look found wrong
+
+
+class RecallState(StrEnum):
+    """Where the recall of one file of a store stands."""
+
+    WANTED = "wanted"  # items wait for it; the store was not asked yet
+    ASKED = "asked"  # the store was asked
+    ONLINE = "online"  # it can be read
+    REFUSED = "refused"  # the store refused the request: asked again from `not_before` on
+
+
+class Recall(SQLModel, table=True):
+    """A file of a store that items wait for, offline when it was last looked at."""
+
+    __tablename__ = "recalls"
+    __table_args__ = (UniqueConstraint("host", "path"), Index("ix_recalls_state", "host", "state"))
+    id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
+    host: str
+    path: str = Field(sa_column=Column(PathText, nullable=False))  # as it lies on the store: a bundle, not a member
+    state: str
+    volume: str | None = None  # where it is on tape, as far as the store tells
+    position: int | None = Field(default=None, sa_column=Column(BigInteger))
+    bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
+    asks: int = 0  # how often the store was asked
+    wanted_at: float | None = _time()
+    asked_at: float | None = _time()  # the last time
+    not_before: float | None = _time()  # when it may be asked (again)
+    online_at: float | None = _time()
+    reason: str | None = None  # why it is not here yet: a sentence
+
+
+class Reservation(SQLModel, table=True):
+    """Room at a host that work under way was promised."""
+
+    __tablename__ = "reservations"
+    id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
+    host: str = Field(index=True)
+    system: str  # the file system: hosts that share one share its room
+    worker: str
+    bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    made_at: float | None = _time()
+
+
+class EvictionState(StrEnum):
+    """Where an evicted copy stands."""
+
+    QUARANTINED = "quarantined"  # out of the data's way; may be put back until `purge_after`
+    REMOVED = "removed"  # its room is free
+    RETURNED = "returned"  # it was put back
+
+
+class Eviction(SQLModel, table=True):
+    """The tombstone of a copy that was moved out of the way to make room; written before the copy is touched."""
+
+    __tablename__ = "evictions"
+    __table_args__ = (
+        Index("ix_evictions_place", "host", "path"),
+        Index(
+            "ix_evictions_quarantined",
+            "host",
+            "purge_after",
+            sqlite_where=text("state = 'quarantined'"),
+            postgresql_where=text("state = 'quarantined'"),
+        ),
+    )
+    id: int | None = Field(default=None, sa_column=Column(BIG, primary_key=True))
+    host: str
+    path: str = Field(sa_column=Column(PathText, nullable=False))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    digest: str
+    state: str
+    quarantine: str = Field(sa_column=Column(PathText, nullable=False))  # where it lies now, below .stager/quarantine
+    others: str  # JSON: the copies that it was evicted against, "host:path"
+    kept: str  # JSON: what is known of it, to be put back with it: see evicting/tombstones.py
+    reason: str | None = None
+    evicted_at: float | None = _time()  # None: it is on its way out, and where it was unless that was broken off
+    purge_after: float | None = _time()
+    ended_at: float | None = _time()
 
 
 class Trigger(SQLModel, table=True):

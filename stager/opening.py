@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 
 from stager import config as configuration
+from stager.catalogue import DatabaseCatalog
 from stager.config import Config
 from stager.database import Database, again
+from transfers.bundled import BundledStore
 from transfers.channels import Client, Login
-from transfers.errors import HostDown, TransferError, Unsupported
+from transfers.errors import HostDown, Refused, TransferError, Unsupported
 from transfers.hosts import Host
 from transfers.local import LocalHost
 from transfers.store import DirectoryStore
@@ -31,12 +33,14 @@ class Hosts:
     """The hosts of a configuration by name. Used by any number of threads; one that is slow to open holds up no other.
 
     A root that was used before must still carry its marker: an unmounted disk leaves an empty folder, and
-    that is a host that is down.
+    that is a host that is down. One that was never used is marked now and remembered; without `marks`, as for what
+    promises to change nothing, it is only looked at.
     """
 
-    def __init__(self, database: Database, config: Config) -> None:
+    def __init__(self, database: Database, config: Config, *, marks: bool = True) -> None:
         self.database = database
         self.config = config
+        self.marks = marks
         self._lock = threading.Lock()
         self._kept: dict[str, Kept] = {}
 
@@ -53,7 +57,7 @@ class Hosts:
         kept = self._find(name)
         known, root, reached = self._row(name)
         host, marker = kept.open(known)
-        if known is None or host.root != root or reached != kept.reached:
+        if self.marks and (known is None or host.root != root or reached != kept.reached):
             self._remember(name, host.root, marker, kept.reached)
         return host
 
@@ -82,7 +86,7 @@ class Hosts:
             if described is None:
                 raise HostDown("the configuration has no such host", host=name, side="local", phase="open")
             if name not in self._kept:
-                self._kept[name] = Kept(name, described, self.database.instance)
+                self._kept[name] = Kept(name, described, self.database, self.config.scratch, self.marks)
             return self._kept[name]
 
     def _row(self, name: str) -> tuple[str | None, str | None, str | None]:
@@ -93,7 +97,7 @@ class Hosts:
         return (row[0], row[1], row[2]) if row else (None, None, None)
 
     @again
-    def _remember(self, name: str, root: str, marker: str, reached: str | None) -> None:
+    def _remember(self, name: str, root: str, marker: str | None, reached: str | None) -> None:
         with self.database.write() as connection:
             connection.execute(
                 sa.text(f"""
@@ -108,19 +112,24 @@ class Hosts:
 class Kept:
     """One host of the configuration, made when it is first opened, and made once however many ask at the same time."""
 
-    def __init__(self, name: str, described: configuration.LocalHost, instance: str) -> None:
+    def __init__(
+        self, name: str, described: configuration.LocalHost, database: Database, scratch: Path, marks: bool
+    ) -> None:
         self.name = name
         self.described = described
+        self.database = database
+        self.scratch = scratch
+        self.marks = marks
         self.fallback: str | None = None  # why it is spoken to by SFTP, where the agent could not be
         self.reached: str | None = None  # how a host over a network was reached, in words
-        self._instance = instance
+        self._instance = database.instance
         self._lock = threading.Lock()
         self._host: Host | None = None
         self._closed = False
         self._failed: tuple[float, TransferError] | None = None  # when the last try to make it ended, and how
 
-    def open(self, marker: str | None) -> tuple[Host, str]:
-        """The host with its marker; raises TransferError.
+    def open(self, marker: str | None) -> tuple[Host, str | None]:
+        """The host with its marker, None where it has none and is to get none; raises TransferError.
 
         Those who ask while it is being made share what comes of that, an error too: a host that does not
         answer costs everybody one wait.
@@ -134,7 +143,7 @@ class Kept:
                         raise _alike(self._failed[1])
                     return self._make(marker)
                 host = self._host
-        return host, host.open(marker)
+        return host, host.open(marker, self.marks)
 
     def about(self) -> dict[str, str]:
         said = self._host.about() if self._host else {}
@@ -146,9 +155,11 @@ class Kept:
         if self._host is not None:
             self._host.close()
 
-    def _make(self, marker: str | None) -> tuple[Host, str]:
+    def _make(self, marker: str | None) -> tuple[Host, str | None]:
         try:
             host, marker = self._made(marker)
+            if isinstance(self.described, configuration.StoreHost):
+                host = BundledStore(host, DatabaseCatalog(self.database, self.name))
             self.reached = reached_by(host, self.fallback) if host.far else None
         except TransferError as error:
             self._failed = (time.monotonic(), error)
@@ -158,10 +169,10 @@ class Kept:
             host.close()
         return host, marker
 
-    def _made(self, marker: str | None) -> tuple[Host, str]:
+    def _made(self, marker: str | None) -> tuple[Host, str | None]:
         if self.fallback is None:
             try:
-                return _opened(make_host(self.name, self.described, self._instance), marker)
+                return self._opened(make_host(self.name, self.described, self._instance, self.scratch), marker)
             except Unsupported as error:
                 if not error.facts.get("no_agent"):
                     raise
@@ -169,9 +180,9 @@ class Kept:
         assert isinstance(self.described, configuration.SshHost)
         sftp = make_sftp(self.name, self.described, self._instance)
         if self.fallback is not None:  # known since an earlier try
-            return _opened(sftp, marker)
+            return self._opened(sftp, marker)
         try:
-            made = _opened(sftp, marker)
+            made = self._opened(sftp, marker)
         except TransferError as error:
             both = _alike(error)
             both.text = f"neither the agent ({no_agent.text}) nor SFTP can be used: {error.text}"
@@ -179,14 +190,13 @@ class Kept:
         self.fallback = no_agent.text
         return made
 
-
-def _opened(host: Host, marker: str | None) -> tuple[Host, str]:
-    """A new host, opened; one that cannot be leaves nothing open."""
-    try:
-        return host, host.open(marker)
-    except BaseException:
-        host.close()
-        raise
+    def _opened(self, host: Host, marker: str | None) -> tuple[Host, str | None]:
+        """A new host, opened; one that cannot be leaves nothing open."""
+        try:
+            return host, host.open(marker, self.marks)
+        except BaseException:
+            host.close()
+            raise
 
 
 def _alike(error: TransferError) -> TransferError:
@@ -209,8 +219,11 @@ def remembered(database: Database, name: str) -> str | None:
         return connection.execute(query, {"name": name}).scalar()
 
 
-def make_host(name: str, described: configuration.LocalHost, instance: str) -> Host:
-    """The host that the configuration describes, not yet opened. One over SSH is spoken to by the agent."""
+def make_host(name: str, described: configuration.LocalHost, instance: str, scratch: Path) -> Host:
+    """The host that the configuration describes, not yet opened. One over SSH is spoken to by the agent. What a store
+    has to be brought here for is kept below the folder `scratch` for a while."""
+    if isinstance(described, configuration.StoreHost) and described.driver in ("command", "s3"):
+        return _store_elsewhere(name, described, instance, scratch / "stores" / name)
     options = _options(described, instance)
     if isinstance(described, configuration.SshHost) and described.by_ssh:
         from transfers.ssh import SshHost  # imported late: a configuration of local hosts needs none of it
@@ -220,6 +233,40 @@ def make_host(name: str, described: configuration.LocalHost, instance: str) -> H
     if isinstance(described, configuration.StoreHost):
         return DirectoryStore(name, described.root, **options)
     return LocalHost(name, described.root, **options)
+
+
+def _store_elsewhere(name: str, described: configuration.StoreHost, instance: str, scratch: Path) -> Host:
+    """A store whose files no agent reaches. Imported late: most sites have no such store."""
+    if described.commands is not None:
+        from transfers.command import CommandStore
+
+        templates = configuration.templates_of(described.commands)
+        return CommandStore(name, described.root, templates, str(scratch), instance)
+    from transfers.s3 import S3Store
+
+    assert described.s3 is not None  # `Config` lets no other through
+    bucket = described.s3
+    key, secret = credentials_in(name, bucket.credentials) if bucket.credentials else (None, None)
+    return S3Store(
+        name, described.root, bucket.bucket, bucket.endpoint, bucket.region, key, secret, str(scratch), instance
+    )
+
+
+def credentials_in(name: str, path: str) -> tuple[str, str]:
+    """The key of a bucket and its secret, from a file such as other programs have: lines `access_key_id = ...` and
+    `secret_access_key = ...`, perhaps with `aws_` before. Raises Refused; nothing of the file is told."""
+    try:
+        lines = Path(path).expanduser().read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"the file with its credentials, {path}, cannot be read: {getattr(error, 'strerror', 'not text')}"
+        raise Refused(text, host=name, side="local", phase="open") from error
+    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith(("#", ";")))
+    said = {key.strip().lower().removeprefix("aws_"): value.strip().strip("\"'") for key, _, value in pairs}
+    found = said.get("access_key_id"), said.get("secret_access_key")
+    if not found[0] or not found[1]:
+        text = f"the file with its credentials, {path}, lacks access_key_id or secret_access_key"
+        raise Refused(text, host=name, side="local", phase="open")
+    return found[0], found[1]
 
 
 def make_sftp(name: str, described: configuration.SshHost, instance: str) -> Host:

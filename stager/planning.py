@@ -12,7 +12,7 @@ from manifests.manifest import Manifest
 from manifests.patterns import Pattern
 from stager.focal_planes import Look, folder_of
 from stager.models import ItemState
-from transfers.hosts import FileInfo
+from transfers.hosts import FileInfo, Lost
 
 Ids = Mapping[str, Any]
 UNKNOWN = "*"  # stands for an id that is not known in the path of a file that should exist
@@ -34,21 +34,25 @@ class Planned(NamedTuple):
     reason: str | None = None
     plane: Ids | None = None  # of a file that a focal plane is cut into: the ids of the focal plane
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known what the source had there; of what is missing else, that it should have something."""
+        return self.missing and self.size is not None
 
-def plan_files(manifest: Manifest, infos: Iterable[FileInfo], camera: Camera | None) -> Iterator[Planned]:
-    """An item for every listed file that the manifest's pattern means."""
+
+def plan_files(manifest: Manifest, infos: Iterable[FileInfo | Lost], camera: Camera | None) -> Iterator[Planned]:
+    """An item for every listed file that the manifest's pattern means; what the source has lost is missing."""
     pattern = manifest.pattern
     matches, relative = pattern.matches, pattern.relative
     prefix = manifest.destination.path + "/" if manifest.destination.path else ""
     plain = camera is None and not manifest.exclusions
-    for path, size, mtime_ns in infos:
+    for path, size, mtime_ns, *why in infos:
         if not matches(path):
             continue
-        destination = prefix + relative(path)
-        if plain:
-            yield Planned(path, destination, size, mtime_ns, None, 1, size)
-        else:
-            yield _accepted(manifest, Planned(path, destination, size, mtime_ns, None, 1, size), camera)
+        planned = Planned(path, prefix + relative(path), size, mtime_ns, None, 1, size)
+        if why:
+            planned = planned._replace(missing=True, reason=why[0])
+        yield planned if plain else _accepted(manifest, planned, camera)
 
 
 def plan_listed(

@@ -21,6 +21,7 @@ from manifests.cameras import load
 from manifests.manifest import Manifest
 from stager import breakers, triggers
 from stager.config import Config, FolderQueue
+from stager.counts import counted
 from stager.database import Database, again
 from stager.models import PathText, TriggerState, decode_path
 from stager.opening import Hosts
@@ -156,8 +157,8 @@ def _files(database: Database, config: Config, row: Any) -> list[triggers.Proven
         files = list(triggers.group_files(connection, row.group_id, data["group"], camera))
     if len(files) != data["files"]:
         raise Conflict(
-            f"the group was whole with {data['files']} files, and {len(files)} are known now; `stager verify` tells "
-            "which",
+            f"the group was whole with {counted(data['files'], 'file')}, and {len(files)} "
+            f"{'is' if len(files) == 1 else 'are'} known now; `stager verify` tells which",
             host=row.host,
             side="local",
             phase="inventory",
@@ -217,7 +218,7 @@ def _sources(database: Database, row: Any, files: Sequence[triggers.Proven]) -> 
 
 def _count(announced: Announced) -> str:
     count = len(announced.datasets)
-    return f"{count} dataset{'s' if count != 1 else ''}{f' ({announced.remark})' if announced.remark else ''}"
+    return f"{counted(count, 'dataset')}{f' ({announced.remark})' if announced.remark else ''}"
 
 
 # -------------------------------------------------------------------------------------------- states

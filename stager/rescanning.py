@@ -34,10 +34,10 @@ def rescan(database: Database, hosts: Hosts) -> int:
     with database.read() as connection:
         rows = connection.execute(query).all()
     found = 0
-    unusable = breakers.unusable(database) if rows else set()
+    unreadable = breakers.unreadable(database) if rows else set()
     for manifest_id, document in rows:
         manifest = Manifest.from_canonical(document)
-        if manifest.source.host in unusable:
+        if manifest.source.host in unreadable:
             continue
         try:
             source = hosts[manifest.source.host]

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from manifests.manifest import Manifest
-from stager import triggers
+from stager import items, triggers
 from stager.database import Database, again
+from stager.evicting.revisions import carry_evicted
 from stager.models import Intent
 
 # An item of the new revision (n) is the same work as one of the old (o).
@@ -107,6 +108,8 @@ def _delete(connection: Connection, manifest_id: int) -> None:
         connection.execute(sa.text(statement), {"id": manifest_id})
 
 
+# What was proven, also of what made room since: a change of its source is brought.
+_WAS_PROVEN = f"o.state = 'done' OR COALESCE(o.kind, '') = '{items.EVICTED}'"
 # The source was proven with other bytes since: made again by a chop, it has the size and time it had before.
 _PROVEN_OTHERWISE = """EXISTS (
     SELECT 1 FROM manifests m JOIN copies s ON s.host = m.source_host AND s.path = o.source
@@ -125,7 +128,7 @@ def differs(database: Database, new: int, old: int, rule: str = "") -> bool:
                        AND ({_MADE_OTHERWISE} OR {_PROVEN_OTHERWISE}))
             OR EXISTS (SELECT 1 FROM items n WHERE n.manifest_id = :new AND NOT n.missing
           AND NOT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND (
-                (o.destination = n.destination AND (o.state <> 'done' OR ({_SAME})))
+                (o.destination = n.destination AND (NOT ({_WAS_PROVEN}) OR ({_SAME})))
                 OR (n.destination IS NULL AND o.source = n.source AND o.size = n.size AND o.mtime_ns = n.mtime_ns)
                 OR (o.missing AND o.ids = n.ids))))""")
     with database.read() as connection:
@@ -148,6 +151,7 @@ def activate(
         old = None if row is None else Manifest.from_canonical(row.document)
         if row is not None and old is not None and _same_work(manifest, old):
             carried = _carry(connection, manifest_id, row.id, rule)
+            carry_evicted(connection, manifest_id, row.id)
         told = old is not None and (old.dataset, old.trigger) == (manifest.dataset, manifest.trigger)
         connection.execute(
             sa.text("UPDATE manifests SET intent = 'superseded' WHERE name = :name AND id <> :id"),
@@ -178,14 +182,14 @@ def _same_work(new: Manifest, old: Manifest) -> bool:
 
 
 def _carry(connection: Connection, new: int, old: int, rule: str) -> int:
-    values = {"new": new, "old": old, "rule": rule}
+    values = {"new": new, "old": old, "rule": rule, "no": False}
     carried = connection.execute(
         sa.text(f"""
-        UPDATE items SET state = 'done', reason = NULL,
+        UPDATE items SET state = 'done', missing = :no, reason = NULL,
                carried_from = (SELECT o.id FROM items o
                                WHERE o.manifest_id = :old AND o.destination = items.destination),
                bytes = (SELECT o.bytes FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination)
-        WHERE manifest_id = :new AND state = 'waiting' AND NOT missing AND EXISTS (
+        WHERE manifest_id = :new AND state = 'waiting' AND EXISTS (
             SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.destination = items.destination
             AND o.state = 'done' AND {_SAME.replace("n.", "items.")}
             AND NOT {_MADE_OTHERWISE} AND NOT {_PROVEN_OTHERWISE})"""),

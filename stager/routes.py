@@ -13,6 +13,7 @@ from stager import config as configuration
 from stager.database import Database, again
 from transfers.streams import Streams
 
+IN_A_BUNDLE = "what goes in a bundle goes in one"  # why a route has one stream
 LONGEST_WAIT_S = 0.5  # between two looks at whether to stop
 
 
@@ -48,17 +49,19 @@ class Traffic:
         self.failures = 0  # tries that failed since one went well
         self.brought = 0  # items of this batch
         self.busy = False
+        self.bundled = False  # whether this batch, or the one that ended last, goes in a bundle
         self.told = 0  # the number of streams that was last told of
         self._lock = threading.Lock()
         self._begun = 0.0
         self._moved = 0
         self._rate: float | None = None  # of the batch that ended last
 
-    def begin(self, now: float) -> None:
-        """A batch begins; `now` is of the monotonic clock, as for all of these."""
+    def begin(self, now: float, *, bundled: bool = False) -> None:
+        """A batch begins, `bundled` or file by file; `now` is of the monotonic clock, as for all of these."""
         with self._lock:
             self._begun, self._moved = now, 0
         self.brought = 0
+        self.bundled = bundled
         self.busy = True
 
     def moved(self, count: int) -> None:
@@ -74,6 +77,10 @@ class Traffic:
     def end(self, now: float) -> None:
         self._rate = self.rate(now)
         self.busy = False
+
+    def side_by_side(self) -> tuple[int, str]:
+        """How many streams it uses, or last did, and why so many."""
+        return (1, IN_A_BUNDLE) if self.bundled else (self.streams.allowed(), self.streams.why)
 
     def rate(self, now: float) -> float | None:
         """Bytes a second of the batch so far, or of the one that ended last; None before anything flowed."""
@@ -108,11 +115,12 @@ def tell(database: Database, traffic: Traffic, limits: configuration.Route, now:
         VALUES (:source, :destination, {", ".join(f":{name}" for name in columns)}, {database.now})
         ON CONFLICT (source, destination) DO UPDATE SET
             {", ".join(f"{name} = excluded.{name}" for name in (*columns, "at"))}""")
+    streams, why = traffic.side_by_side()
     values = {
         "source": traffic.source,
         "destination": traffic.destination,
-        "streams": traffic.streams.allowed(),
-        "why": traffic.streams.why,
+        "streams": streams,
+        "why": why,
         "rate_bytes_per_s": traffic.rate(now),
         "failures": traffic.failures,
         "busy": traffic.busy,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from manifests.parts import Location
 from manifests.patterns import Pattern
 from stager import items
 from stager.database import Database, again
-from stager.models import decode_path
+from stager.models import EvictionState, decode_path
 from stager.opening import Hosts
-from transfers.errors import TransferError
+from transfers.errors import SourceCorrupt, SourceMissing, TransferError
 
 AT_ONCE = 200
 
@@ -33,11 +33,12 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A copy that was read again: `trouble` is None where it is as it was proven, else missing, corrupt or a
-    sentence about why it could not be read (then nothing is known of it)."""
+    sentence about why it could not be read (then nothing is known of it). `of_host`: no copy there could be."""
 
     copy: Known
     trouble: str | None
     unknown: bool = False
+    of_host: bool = False
 
 
 def copies_of_dataset(database: Database, dataset: str) -> list[Known]:
@@ -81,12 +82,12 @@ def _check(hosts: Hosts, name: str, copies: list[Known]) -> Iterator[Checked]:
     try:
         found = list(hosts[name].digest([copy.path for copy in copies], reread=True))
     except TransferError as error:
-        yield from (Checked(copy, str(error), unknown=True) for copy in copies)
+        yield from (Checked(copy, str(error), unknown=True, of_host=True) for copy in copies)
         return
     for copy, result in zip(copies, found, strict=True):
         if isinstance(result, TransferError):
-            gone = result.errno in (errno.ENOENT, errno.ENOTDIR)
-            yield Checked(copy, "missing" if gone else str(result), unknown=not gone)
+            known = {SourceMissing: "missing", SourceCorrupt: "corrupt"}.get(type(result))  # cut short, of a member
+            yield Checked(copy, known or str(result), unknown=known is None)
         elif result[1:] == (copy.size, copy.digest):
             yield Checked(copy, None)
         else:
@@ -96,12 +97,22 @@ def _check(hosts: Hosts, name: str, copies: list[Known]) -> Iterator[Checked]:
 @again
 def _remember(database: Database, checked: list[Checked]) -> None:
     with database.write() as connection:
-        for one in checked:
-            if one.unknown:
-                continue
+        known = _to_be_known(connection, checked)
+        for one in known:
             proven = f", proven_at = {database.now}" if one.trouble is None else ""
             statement = sa.text(f"UPDATE copies SET trouble = :trouble{proven} WHERE id = :id")
             connection.execute(statement, {"trouble": one.trouble, "id": one.copy.id})
-        known = [one for one in checked if not one.unknown]
         items.mark_lost(connection, [one.copy.id for one in known if one.trouble])
         items.mark_found(connection, [one.copy.id for one in known if not one.trouble])
+
+
+def _to_be_known(connection: Connection, checked: list[Checked]) -> list[Checked]:
+    """What was found out, but for files that are on their way into quarantine: these are missing for a moment only."""
+    missing = [one.copy.id for one in checked if one.trouble == "missing" and not one.unknown]
+    leaving: set[int] = set()
+    if missing:
+        query = sa.text(f"""
+            SELECT c.id FROM copies c JOIN evictions e ON e.host = c.host AND e.path = c.path
+            WHERE c.id IN :ids AND e.state = '{EvictionState.QUARANTINED}' AND e.evicted_at IS NULL""")
+        leaving.update(connection.scalars(query.bindparams(sa.bindparam("ids", missing, expanding=True))))
+    return [one for one in checked if not one.unknown and one.copy.id not in leaving]

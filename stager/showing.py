@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from stager import checking, findings, makings
+from stager import checking, copies, findings, makings
 from stager.checking import Seen
 from stager.database import Database
 from stager.intents import UnknownName
 from stager.models import decode_path
 from stager.opening import Hosts
+from stager.recalls import table as recalls
+from stager.recalls.telling import OpenRecall, StoreRecalls
+from stager.status import NO_ROOM_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class ShownItem:
     not_before: float | None
     findings: list[dict[str, Any]] = field(default_factory=list)  # of its file: code, severity, hdus, text
     made: dict[str, Any] | None = None  # of a focal plane: how it was cut, see `makings.Making`
+    proof: str | None = None  # how its file, or each of its pieces, was proven at the destination
 
     @property
     def why(self) -> str:
@@ -67,6 +71,7 @@ class Shown:
     items: list[ShownItem]
     more: int
     attempts: list[ShownAttempt] = field(default_factory=list)
+    recalls: list[OpenRecall] = field(default_factory=list)  # that its items wait for, those in trouble first
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -74,6 +79,7 @@ class Shown:
             "items": [asdict(item) for item in self.items],
             "more": self.more,
             "attempts": [asdict(attempt) for attempt in self.attempts],
+            "recalls": [asdict(recall) for recall in self.recalls],
         }
 
 
@@ -90,7 +96,8 @@ def show(database: Database, name: str, state: str | None, most: int, with_attem
         heading = f"{row.name} revision {row.revision} ({row.kind}, {row.intent}): {row.source} > {row.destination}"
         attempts = _attempts(connection, items) if with_attempts else []
     manifest = dict(row._mapping)
-    return Shown(heading + (f"; {row.note}" if row.note else ""), manifest, items, more, attempts)
+    waited = recalls.waited_for(database, row.id)
+    return Shown(heading + (f"; {row.note}" if row.note else ""), manifest, items, more, attempts, waited)
 
 
 def _items(connection: Connection, manifest: int, state: str | None, most: int) -> tuple[list[ShownItem], int]:
@@ -106,6 +113,7 @@ def _items(connection: Connection, manifest: int, state: str | None, most: int) 
     rows = connection.execute(query, values).all()
     numbers = [row[0] for row in rows]
     found, made = findings.of_items(connection, numbers), makings.of_items(connection, numbers)
+    proofs = copies.proofs_of(connection, numbers)
     items = [
         ShownItem(
             row[0],
@@ -119,6 +127,7 @@ def _items(connection: Connection, manifest: int, state: str | None, most: int) 
             not_before=row[8],
             findings=[one.as_dict() for one in found.get(row[0], [])],
             made=made.get(row[0]),
+            proof=proofs.get(row[0]),
         )
         for row in rows
     ]
@@ -169,6 +178,8 @@ class ShownHost:
     next_look_s: float | None = None
     reached: str | None = None
     checked: Seen | None = None
+    no_room: str | None = None  # why nothing more is brought there just now
+    recalls: StoreRecalls | None = None  # of a store that has some
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data; what was checked stands among the rest."""
@@ -185,7 +196,16 @@ def hosts(database: Database, opened: Hosts, names: Sequence[str] = (), *, check
     with database.read() as connection:
         query = sa.text(f"SELECT *, {database.now} AS now FROM hosts")
         known = {row.name: row for row in connection.execute(query)}
-    return [_host(name, host.kind, host.root, known.get(name), seen.get(name)) for name, host in described.items()]
+    shown = [_host(name, host.kind, host.root, known.get(name), seen.get(name)) for name, host in described.items()]
+    told = {one.store: one for one in recalls.told(database)}
+    return [replace(host, no_room=_no_room(known.get(host.name)), recalls=told.get(host.name)) for host in shown]
+
+
+def _no_room(known: Any) -> str | None:
+    """Why nothing more is brought to a host, if that was so a moment ago."""
+    if known is None or known.no_room_at is None or known.now - known.no_room_at > NO_ROOM_S:
+        return None
+    return str(known.no_room) if known.no_room else None
 
 
 def _host(name: str, kind: str, root: str, known: Any, seen: Seen | None) -> ShownHost:

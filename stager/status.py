@@ -12,22 +12,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stager import hours
+from stager.recalls import telling
+from stager.recalls.telling import StoreRecalls
 
 LATELY_S = 3600.0  # for which a route that has no work is still told of
+NO_ROOM_S = 60.0  # for which it is taken to be so that a host has no room: while it is, it is written again
 RATE_WINDOW_S = 60.0  # what was proven in this time makes the rate
-MOST_COUNTED = 10_000  # findings of one manifest; more are not counted, so that status answers at once
+READABLE = ("read-only", "no space")  # as in breakers.py, which takes longer to load than all of this
+MOST_COUNTED = 10_000  # findings, or evicted items, of one manifest; more are not counted: status answers at once
 STATES = ("done", "running", "waiting", "held", "missing", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One manifest's newest revision: what of it is at its place. Files and bytes are those at the destination;
-    what the accept list excludes is in no total. `percent_of` says of what `percent` is. `findings` counts what was
-    found in files, by severity (warn, fail), up to MOST_COUNTED."""
+    what is excluded, by the accept list or because it was evicted, is in no total; `evicted` of the files are among
+    those excluded, counted for up to MOST_COUNTED items. `percent_of` says of what `percent` is. `findings` counts what
+    was found in files, by severity (warn, fail), up to MOST_COUNTED."""
 
     dataset: str
     manifest: str
@@ -51,11 +57,17 @@ class Row:
         """The two ends of its route."""
         return self.source.partition(":")[0], self.destination.partition(":")[0]
 
+    @property
+    def is_evicted(self) -> bool:
+        """Whether nothing is left of it but what was evicted: it is complete, and nothing of it is there."""
+        return self.state == "complete" and not self.files["total"] and self.files["evicted"] > 0
+
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
     """A host that the database knows: whether an operator paused it, what trouble the daemon has with it (`kind` is
-    None: none), and how much waits for it. `reached` says how it was last spoken to; `since` is of the trouble."""
+    None: none), and how much waits for it. `reached` says how it was last spoken to; `since` is of the trouble;
+    `no_room` is why nothing more is brought there just now."""
 
     host: str
     paused: bool
@@ -68,6 +80,14 @@ class HostRow:
     files: int
     triggers: int
     reached: str | None
+    no_room: str | None = None
+
+    def holds_up(self, ends: Sequence[str]) -> bool:
+        """Whether its trouble, if it has one, keeps work from this source to this destination from being begun."""
+        source, destination = ends
+        if self.kind is None:
+            return False
+        return self.host == destination or (self.host == source and self.kind not in READABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,7 @@ class Snapshot:
     hosts: list[HostRow] = field(default_factory=list)
     routes: list[RouteRow] = field(default_factory=list)
     queues: list[QueueRow] = field(default_factory=list)
+    recalls: list[StoreRecalls] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,8 +164,11 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
         return nothing
     tells_of_hosts = _has_table(cursor, on_sqlite, "routes")  # a daemon of this version has opened it already
     tells_of_findings = _has_table(cursor, on_sqlite, "findings")
+    tells_of_stores = _has_table(cursor, on_sqlite, "recalls")
+    tells_of_evicted = _has_index(cursor, on_sqlite, "ix_items_evicted")
     cursor.execute("BEGIN")
-    now = float(_all(cursor, _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL)[0][0])
+    clock = _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL
+    now = float(_all(cursor, f"SELECT {clock}")[0][0])
     tallies: dict[int, dict[str, tuple[int, int, int]]] = {}
     for manifest, state, files, size, unknown in _all(
         cursor, "SELECT manifest_id, state, files, bytes, unknown FROM tallies"
@@ -153,10 +177,13 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     paused = {row[0] for row in _all(cursor, "SELECT name FROM hosts WHERE paused")}
     manifests = _all(cursor, _MANIFESTS)
     waiting = _waiting(manifests, tallies)
-    hosts = _hosts(cursor, waiting, now) if tells_of_hosts else []
-    troubles = {host.host: host.problem for host in hosts if host.kind}
+    hosts = _hosts(cursor, waiting, now, tells_of_stores) if tells_of_hosts else []
     chosen = [found for found in manifests if dataset is None or dataset in (found[1], found[2])]
-    rows = [_row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, troubles, now) for found in chosen]
+    rows = [_row(cursor, on_sqlite, found, tallies.get(found[0], {}), paused, hosts, now) for found in chosen]
+    if tells_of_evicted:
+        for row, manifest in zip(rows, chosen, strict=True):
+            if row.files["excluded"]:
+                row.files["evicted"] = _evicted(cursor, on_sqlite, manifest[0])
     if tells_of_findings:
         for row, manifest in zip(rows, chosen, strict=True):
             row.findings.update(_findings(cursor, on_sqlite, manifest[0]))
@@ -166,15 +193,21 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
         for file, problem in _all(cursor, "SELECT path, problem FROM spooled WHERE problem IS NOT NULL ORDER BY path")
     ]
     queues = [QueueRow(*found) for found in _all(cursor, _QUEUES)]
+    recalls = telling.snapshot(partial(_all, cursor), clock) if tells_of_stores else []
     cursor.execute("ROLLBACK")
-    return Snapshot(_iso(now), rows, refused, hosts, routes, queues)
+    return Snapshot(_iso(now), rows, refused, hosts, routes, queues, recalls)
 
 
-_NOW_SQLITE = "SELECT (julianday('now') - 2440587.5) * 86400.0"
-_NOW_POSTGRESQL = "SELECT extract(epoch from clock_timestamp())::float8"
+_NOW_SQLITE = "((julianday('now') - 2440587.5) * 86400.0)"
+_NOW_POSTGRESQL = "extract(epoch from clock_timestamp())::float8"
 _MANIFESTS = """
     SELECT id, dataset, name, revision, kind, source, destination, lead, intent, source_host, destination_host
     FROM manifests WHERE intent IN ('active', 'held', 'cancelled') ORDER BY dataset, id"""
+
+EVICTED = f"""
+    SELECT COALESCE(sum(files), 0) FROM (
+        SELECT files FROM items WHERE manifest_id = {{}} AND state = 'excluded' AND kind = 'evicted'
+        LIMIT {MOST_COUNTED}) AS e"""
 
 # Of each queue, by the index that begins with it, as a plain look for pending triggers would read every one.
 _QUEUES = """
@@ -194,6 +227,13 @@ def _has_table(cursor: Any, on_sqlite: bool, table: str) -> bool:
     return bool(_all(cursor, f"SELECT count(*) FROM {catalogue} = '{table}'")[0][0])
 
 
+def _has_index(cursor: Any, on_sqlite: bool, index: str) -> bool:
+    catalogue = (
+        "sqlite_master WHERE name" if on_sqlite else "pg_indexes WHERE schemaname = current_schema() AND indexname"
+    )
+    return bool(_all(cursor, f"SELECT count(*) FROM {catalogue} = '{index}'")[0][0])
+
+
 def _all(cursor: Any, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
     cursor.execute(query, values)
     return list(cursor.fetchall())
@@ -205,7 +245,7 @@ def _row(
     found: Any,
     tally: dict[str, tuple[int, int, int]],
     paused: set[str],
-    troubles: Mapping[str, str | None],
+    hosts: Sequence[HostRow],
     now: float,
 ) -> Row:
     manifest, dataset, name, revision, kind, source, destination, lead, intent, *ends = found
@@ -230,18 +270,20 @@ def _row(
         destination=destination,
         lead=lead,
         state=state,
-        files={"total": total, **files},
+        files={"total": total, **files, "evicted": 0},
         bytes={"total": size if known else None, "done": counts["done"][1]},
         percent=100.0 if whole else min(99.9, math.floor(share * 1000) / 10),
         percent_of="bytes" if of_bytes else "files",
         rate_bytes_per_s=rate,
         eta_s=left / rate if left and rate else None,
-        last_error=None if whole else _last_error(cursor, on_sqlite, manifest) or _first(troubles, ends),
+        last_error=None if whole else _last_error(cursor, on_sqlite, manifest) or _first(hosts, ends),
     )
 
 
-def _first(troubles: Mapping[str, str | None], hosts: Sequence[str]) -> str | None:
-    return next((troubles[host] for host in hosts if host in troubles), None)
+def _first(hosts: Sequence[HostRow], ends: Sequence[str]) -> str | None:
+    """What keeps work between these two hosts from being begun; the source's trouble before the destination's."""
+    holding = sorted((host for host in hosts if host.holds_up(ends)), key=lambda host: ends.index(host.host))
+    return holding[0].problem if holding else None
 
 
 def _waiting(
@@ -256,10 +298,11 @@ def _waiting(
     return waiting
 
 
-def _hosts(cursor: Any, waiting: Mapping[tuple[str, str], int], now: float) -> list[HostRow]:
+def _hosts(cursor: Any, waiting: Mapping[tuple[str, str], int], now: float, with_room: bool) -> list[HostRow]:
+    fresh = f"CASE WHEN no_room_at > {now - NO_ROOM_S} THEN no_room END" if with_room else "NULL"
     found = _all(
         cursor,
-        """SELECT name, paused, reason, trouble_kind, trouble, trouble_since, next_look, reached FROM hosts
+        f"""SELECT name, paused, reason, trouble_kind, trouble, trouble_since, next_look, reached, {fresh} FROM hosts
            ORDER BY name""",
     )
     triggers: dict[str, int] = {}
@@ -275,11 +318,12 @@ def _hosts(cursor: Any, waiting: Mapping[tuple[str, str], int], now: float) -> l
             since=None if since is None else _iso(since),
             troubled_s=None if since is None else max(0.0, now - since),
             next_look_s=None if look is None else max(0.0, look - now),
-            files=sum(files for ends, files in waiting.items() if name in ends),
+            files=sum(files for ends, files in waiting.items() if name in (ends[1:] if kind in READABLE else ends)),
             triggers=triggers.get(name, 0),
             reached=reached,
+            no_room=no_room,
         )
-        for name, paused, reason, kind, problem, since, look, reached in found
+        for name, paused, reason, kind, problem, since, look, reached, no_room in found
     ]
 
 
@@ -354,6 +398,12 @@ def _findings(cursor: Any, on_sqlite: bool, manifest: int) -> dict[str, int]:
             SELECT severity FROM findings WHERE manifest_id = {mark} AND severity <> 'note' LIMIT {MOST_COUNTED}) AS f
         GROUP BY severity ORDER BY severity"""
     return {severity: int(count) for severity, count in _all(cursor, query, (manifest,))}
+
+
+def _evicted(cursor: Any, on_sqlite: bool, manifest: int) -> int:
+    """How many of the files that are excluded were evicted, of up to MOST_COUNTED items: by an index of its own, as no
+    tally has them."""
+    return int(_all(cursor, EVICTED.format("?" if on_sqlite else "%s"), (manifest,))[0][0])
 
 
 def _iso(seconds: float) -> str:

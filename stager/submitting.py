@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from manifests.errors import ManifestError, Problem, shown
 from manifests.lists import registry_files
 from manifests.manifest import Manifest
 from manifests.problems import problems
-from stager import revising
+from stager import revising, second_stores
+from stager.bundling.keys import key_of
 from stager.config import Config, FolderQueue
+from stager.counts import counted
 from stager.database import Database, again, insert_many
 from stager.expecting import Expectation
 from stager.focal_planes import look
@@ -44,14 +46,14 @@ from stager.queues import announcing
 from stager.triggers import label_of
 from transfers.digests import read_list
 from transfers.errors import TransferError
-from transfers.hosts import FileInfo, Host, Skipped
+from transfers.hosts import FileInfo, Host, Lost, Skipped
 
 CHUNK = 10_000  # items written in one transaction
 MOST_TOLD = 5  # files with inconsistent paths that a submission names
 FOUND_AT_ONCE = 1000  # entries of a list looked up in one conversation
 COLUMNS = (
     "manifest_id", "source", "destination", "size", "mtime_ns", "digest", "files", "bytes", "ids", "group_id",
-    "state", "missing", "reason", "epoch", "tries", "not_before",
+    "state", "missing", "reason", "epoch", "tries", "not_before", "bundle_key",
 )  # fmt: skip
 
 
@@ -93,15 +95,12 @@ def submit(
     manifest that does not fit the configuration, matches nothing or sends two files to one place, and
     TransferError when the source cannot be listed. `hosts`: those that are open already, where there are some.
     """
-    _check(config, manifest, where)
-    camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
-    _check_queue(config, manifest, camera, where)
-    if camera and (problem := check_ids(camera, manifest)):
-        raise ManifestError((Problem("expect", problem),), where)
+    camera = checked(config, manifest, where)
     with (
         database.alone(f"submit {manifest.name}"),
         nullcontext(hosts) if hosts is not None else Hosts(database, config) as opened,
     ):
+        _check_second(opened, manifest, where)
         return _submit(database, config, opened[manifest.source.host], manifest, camera, where, dry_run)
 
 
@@ -143,6 +142,32 @@ def _submit(
     )
 
 
+def survey(
+    config: Config,
+    manifest: Manifest,
+    source: Host,
+    where: str = "",
+    notes: list[str] | None = None,
+    skipped: Callable[[Skipped], None] | None = None,
+) -> Iterator[Planned]:
+    """Every item that `submit` would make of a manifest, as the source is listed; nothing is written. What planning
+    finds worth saying is added to `notes`, and what is left out though the manifest means it is told to `skipped`.
+    Raises as `submit` does, but not for a source where nothing is meant."""
+    camera = checked(config, manifest, where)
+    planned = _plan(source, manifest, camera, [] if notes is None else notes, skipped)
+    return _not_onto_itself(manifest, planned, where)
+
+
+def checked(config: Config, manifest: Manifest, where: str) -> Camera | None:
+    """The manifest's camera; raises ManifestError for what does not fit the configuration."""
+    _check(config, manifest, where)
+    camera = load(manifest.camera, config.camera_folders) if manifest.camera else None
+    _check_queue(config, manifest, camera, where)
+    if camera and (problem := check_ids(camera, manifest)):
+        raise ManifestError((Problem("expect", problem),), where)
+    return camera
+
+
 def _check(config: Config, manifest: Manifest, where: str) -> None:
     """Refuse what does not fit the configuration."""
     wrong = problems(manifest, config.host_kinds, list(config.queues), config.camera_folders)
@@ -156,6 +181,16 @@ def _check_queue(config: Config, manifest: Manifest, camera: Camera | None, wher
     wrong = announcing.problem(queue, manifest, camera) if isinstance(queue, FolderQueue) else None
     if wrong:
         raise ManifestError((Problem("trigger.queue", wrong),), where or manifest.name)
+
+
+def _check_second(hosts: Hosts, manifest: Manifest, where: str) -> None:
+    """Refuse a second store whose copies would be lost together with those of the first; one that cannot be reached
+    now is held against it before anything is brought there."""
+    if manifest.second is None:
+        return
+    with suppress(TransferError):
+        if why := second_stores.why_together(hosts[manifest.destination.host], hosts[manifest.second]):
+            raise ManifestError((Problem("second", f"{why}; name another store"),), where or manifest.name)
 
 
 def _shared_trigger(database: Database, manifest: Manifest) -> list[str]:
@@ -177,7 +212,14 @@ def _nothing(manifest: Manifest) -> Problem:
     return Problem("source", f"{what}; see that host, path and pattern are right, and that the files are there")
 
 
-def _plan(source: Host, manifest: Manifest, camera: Camera | None, notes: list[str]) -> Iterator[Planned]:
+def _plan(
+    source: Host,
+    manifest: Manifest,
+    camera: Camera | None,
+    notes: list[str],
+    skipped: Callable[[Skipped], None] | None = None,
+) -> Iterator[Planned]:
+    tell = skipped or (lambda one: notes.append(f"left out {shown(one.path)}: {one.why}"))
     expectation = None
     if camera and manifest.expects:
         rows = registry_files.rows(manifest.registry) if manifest.registry else ()
@@ -186,13 +228,13 @@ def _plan(source: Host, manifest: Manifest, camera: Camera | None, notes: list[s
     planned: Iterator[Planned]
     if manifest.kind == "chop":
         assert camera is not None  # `problems` lets no other through
-        infos = (info for info in _scan(source, manifest, notes) if manifest.pattern.matches(info.path))
+        infos = (info for info in _there(source, manifest, tell) if manifest.pattern.matches(info.path))
         listed = (info for *_, info in _listed(source, manifest) if info) if manifest.files else infos
         planned = plan_focal_planes(manifest, look(source, listed, manifest, camera), camera)
     elif manifest.files:
         planned = plan_listed(manifest, _listed(source, manifest), camera)
     else:
-        planned = plan_files(manifest, _scan(source, manifest, notes), camera)
+        planned = plan_files(manifest, _scan(source, manifest, tell), camera)
     if camera and manifest.kind != "chop":
         planned = _unidentified(planned, manifest, camera, notes)
     if expectation is None:
@@ -212,7 +254,7 @@ def _unidentified(
                 notes.append(complaint)
         yield one
     if odd > MOST_TOLD:
-        notes.append(f"and {odd - MOST_TOLD} more files like these")
+        notes.append(f"and {counted(odd - MOST_TOLD, 'more file')} like these")
 
 
 def _not_onto_itself(manifest: Manifest, planned: Iterator[Planned], where: str) -> Iterator[Planned]:
@@ -234,15 +276,21 @@ def _late(make: Callable[[], Iterator[Planned]]) -> Iterator[Planned]:
     yield from make()
 
 
-def _scan(source: Host, manifest: Manifest, notes: list[str]) -> Iterator[FileInfo]:
+def _scan(source: Host, manifest: Manifest, skipped: Callable[[Skipped], None]) -> Iterator[FileInfo | Lost]:
     for found in source.scan(manifest.pattern.fixed):
+        if not isinstance(found, Skipped):
+            yield found
+        elif manifest.pattern.matches(found.path):
+            skipped(found)
+
+
+def _there(source: Host, manifest: Manifest, skipped: Callable[[Skipped], None]) -> Iterator[FileInfo]:
+    """The files that can be looked into; what is lost is told as left out."""
+    for found in _scan(source, manifest, skipped):
         if isinstance(found, FileInfo):
             yield found
-        elif isinstance(found, Skipped):
-            if manifest.pattern.matches(found.path):
-                notes.append(f"left out {shown(found.path)}: {found.why}")
-        else:
-            raise found
+        elif manifest.pattern.matches(found.path):
+            skipped(Skipped(found.path, found.why))
 
 
 def _listed(source: Host, manifest: Manifest) -> Iterator[tuple[str, str | None, FileInfo | None]]:
@@ -295,7 +343,8 @@ def _write(
     if ungrouped and manifest.trigger and manifest.trigger.per:
         ids = ", ".join(manifest.trigger.per)
         result.notes.append(
-            f"{ungrouped} files have no {ids} by their path: they are brought over, and no trigger waits for them"
+            f"{counted(ungrouped, 'file has', 'files have')} no {ids} by their path: they are brought over, "
+            "and no trigger waits for them"
         )
     if same is not None and not revising.differs(database, manifest_id, same.id, rule):
         revising.drop(database, manifest_id)
@@ -322,18 +371,19 @@ def _write_chunk(
             group = group_of(per, one, chop=manifest.kind == "chop") if per is not None else None
             ungrouped += group is None
             group_id = None if group is None else _group(connection, manifest_id, group, groups, made)
-            rows.append(_row(manifest_id, one, group_id, now))
+            rows.append(_row(manifest, manifest_id, one, group_id, now))
         insert_many(connection, "items", COLUMNS, rows)
     groups |= made
     return ungrouped if per is not None else 0
 
 
-def _row(manifest_id: int, one: Planned, group_id: int | None, now: float) -> tuple[Any, ...]:
+def _row(manifest: Manifest, manifest_id: int, one: Planned, group_id: int | None, now: float) -> tuple[Any, ...]:
     ids = json.dumps(one.ids) if one.ids else None
     destination = None if one.destination is None else encode_path(one.destination)
+    key = key_of(manifest.bundle, one.ids or {}, one.size, one.mtime_ns)
     return (
         manifest_id, encode_path(one.source), destination, one.size, one.mtime_ns, one.digest, one.files,
-        one.bytes, ids, group_id, str(one.state), one.missing, one.reason, 0, 0, now,
+        one.bytes, ids, group_id, str(one.state), one.missing, one.reason, 0, 0, now, key,
     )  # fmt: skip
 
 

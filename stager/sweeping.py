@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from manifests.manifest import Manifest
 from stager import breakers, items
 from stager.database import Database
 from stager.models import BROKEN_PHASES, decode_path
@@ -32,7 +33,7 @@ def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[s
         now = float(connection.exec_driver_sql(f"SELECT {database.now}").scalar_one())
         begun = now - FIRST_LOOK_S if since is None else since - OVERLAP_S
         query = sa.text(f"""
-            SELECT DISTINCT m.destination_host, m.source_host, m.kind, i.destination FROM (
+            SELECT DISTINCT m.id, m.destination_host, m.source_host, m.kind, i.destination FROM (
                 SELECT item_id FROM attempts WHERE outcome = 'lost' AND ended_at >= :begun
                 UNION
                 SELECT item_id FROM attempts
@@ -41,15 +42,21 @@ def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[s
             WHERE i.destination IS NOT NULL""")
         rows = connection.execute(query, {"begun": begun}).all()
     folders: dict[str, set[str]] = {}
-    for host, source_host, kind, destination in rows:
+    archives: set[int] = set()
+    for manifest_id, host, source_host, kind, destination in rows:
         path = decode_path(destination)
         folders.setdefault(host, set()).add(path if kind == "chop" else posixpath.dirname(path))
         if kind == "chop":
             folders.setdefault(source_host, set()).add(SCRATCH_FOLDER)
+        if kind == "archive":
+            archives.add(manifest_id)
+    for manifest_id in archives:
+        for name, paths in _of_archive(database, manifest_id, folders).items():
+            folders.setdefault(name, set()).update(paths)
     removed, swept = list[str](), True
-    unusable = breakers.unusable(database)
+    unreadable = breakers.unreadable(database)  # one that is full gets room by it
     for name, paths in folders.items():
-        if name in unusable:
+        if name in unreadable:
             swept = False
             continue
         try:
@@ -57,6 +64,17 @@ def sweep(database: Database, hosts: Hosts, since: float | None) -> tuple[list[s
         except TransferError:  # down now, or no longer configured: another sweep will see
             swept = False
     return removed, now if swept else begun + OVERLAP_S
+
+
+def _of_archive(database: Database, manifest_id: int, folders: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Where else an archive leaves parts: its bundles lie in the folder that it names, and on a second store all that
+    does on the first."""
+    manifest = Manifest.from_canonical(items.document(database, manifest_id))
+    paths = {manifest.destination.path} if manifest.bundle else set()
+    found = {manifest.destination.host: paths}
+    if manifest.second:
+        found[manifest.second] = paths | folders[manifest.destination.host]
+    return found
 
 
 def sweep_scratch(folder: Path, older_than_s: float = 3600.0) -> list[Path]:

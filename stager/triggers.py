@@ -137,8 +137,10 @@ def _told_before(
     folders: Sequence[Path],
 ) -> bool:
     """Whether the last trigger of this group told of the very same files: it becomes this revision's, and no second
-    one is given for what a revision made again and found as it was."""
+    one is given for what a revision made again and found as it was, nor for some of what was evicted and came back."""
     assert manifest.trigger is not None
+    if _all_carried(connection, group_id, label, manifest.trigger.queue):
+        return True
     query = sa.text("""
         SELECT id, content, data FROM triggers
         WHERE dataset = :dataset AND group_label = :label AND queue = :queue AND host = :host AND revision < :revision
@@ -154,6 +156,14 @@ def _told_before(
     moved = sa.text("UPDATE triggers SET group_id = :group WHERE id = :id")
     connection.execute(moved, {"group": group_id, "id": before.id})
     return True
+
+
+def _all_carried(connection: Connection, group_id: int, label: str, queue: str) -> bool:
+    """Whether a trigger of the revision before became this group's, and all that is done in it was done for that."""
+    query = sa.text("""
+        SELECT EXISTS (SELECT 1 FROM triggers WHERE group_id = :group AND group_label = :label AND queue = :queue)
+           AND NOT EXISTS (SELECT 1 FROM items WHERE group_id = :group AND state = 'done' AND carried_from IS NULL)""")
+    return bool(connection.execute(query, {"group": group_id, "label": label, "queue": queue}).scalar())
 
 
 def content_of(files: Iterable[Proven]) -> str:

@@ -1,28 +1,28 @@
 """Carry out a claimed batch: check, copy or chop, and write what became of each item as soon as it is known.
 
-Only this module catches TransferError. A batch is of one manifest, so of one route.
+Only this module and `bundling.packing` catch TransferError. A batch is of one manifest, so of one route.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 
-from manifests.checking.looks import Joined
-from manifests.findings import Finding
-from stager import breakers, copies, focal_planes, inspecting, items, registry, retrying
-from stager.batches import Batch
+from manifests.manifest import Manifest
+from stager import focal_planes, items, reserving, second_stores
+from stager.batches import Batch, failed
+from stager.bundling import choosing, packing
+from stager.bundling.choosing import Chosen
 from stager.cutting import Cutting
-from stager.inspecting import Siblings
+from stager.database import Database
 from stager.items import Claimed, Finished
-from transfers.copying import LOOKED_AT, copy
-from transfers.errors import TransferError, Transient
-from transfers.fits import Header
-from transfers.hosts import Hdu, Host, Want
-from transfers.lanes import Result
+from stager.looking import Looking
+from stager.recalls import sorting as recalls
+from transfers.copying import copy
+from transfers.errors import NoSpace, TransferError, Transient
+from transfers.hosts import UNKNOWN, Host
 
 FLUSH_ITEMS = 100  # results written in one transaction...
 FLUSH_S = 1.0  # ...or after this long
@@ -35,26 +35,86 @@ class Unexpected(TransferError):
     advice = "a fault of Stager's own: report it with this text, then `stager retry` the manifest"
 
 
+def claim(
+    database: Database,
+    manifest_id: int,
+    manifest: Manifest,
+    worker: str,
+    *,
+    most: int,
+    most_bytes: int,
+    lease_s: float,
+    room: int = UNKNOWN,
+) -> tuple[Sequence[Claimed], Chosen | None]:
+    """Lease the items of the next batch of a manifest, with the bundle that they are packed into, if they are: bundles
+    first, then the files that go as they are; of those, what fits into `room` first."""
+    if manifest.bundle is not None:
+        chosen = choosing.choose(database, manifest_id, manifest, worker, lease_s=lease_s)
+        if chosen is not None:
+            return chosen.members, chosen
+    most_bytes = min(most_bytes, room)
+    found = items.claim(database, manifest_id, worker, most=most, most_bytes=most_bytes, lease_s=lease_s, room=room)
+    return found, None
+
+
 def carry_out(batch: Batch) -> int:
     """Bring every item of the batch to its place, or say why not; returns how many came. Never raises a TransferError.
 
-    Items that were not begun when `stop` became true, or when one of the hosts became unusable (`troubles` then
-    says why), are given back.
+    Items that are to be bundled go to the store together (`bundling.packing`). Those that were not begun when `stop`
+    became true, or when one of the hosts became unusable (`troubles` then says why), are given back.
     """
     writer = _Writer(batch)
+    with ExitStack() as room:
+        try:
+            batch = _what_is_online(batch, writer)
+            _reserve(batch, room)
+        except TransferError as error:
+            if isinstance(error, NoSpace):
+                batch.no_room.append(error)
+            return _not_begun(batch, writer, error)
+        return _carry_out(batch, writer) if batch.bundle is None else packing.carry_out(batch, batch.bundle)
+
+
+def _reserve(batch: Batch, room: ExitStack) -> None:
+    """Have the room that the batch needs promised, at both stores where there are two; raises TransferError."""
+    files = [(item.destination, item.size) for item in batch.claimed if item.destination and item.size is not None]
+    nbytes = sum(item.size or 0 for item in batch.claimed)
+    for host in (batch.destination, batch.second):
+        if host is not None and batch.claimed:
+            room.enter_context(reserving.reserved(batch.database, batch.config, host, batch.worker, nbytes, files))
+
+
+def _not_begun(batch: Batch, writer: _Writer, error: TransferError) -> int:
+    """Say of every item why the batch could not begin; where a host is to blame, of the first alone."""
+    for item in writer.unwritten():
+        if not batch.ends():
+            writer.add(failed(batch, item, error, 0.0))
+    return writer.end()
+
+
+def _carry_out(batch: Batch, writer: _Writer) -> int:
     begun = time.monotonic()
     try:
         results = _chop_all if batch.manifest.kind == "chop" else _copy_all
-        for finished in results(batch, batch.source, batch.destination):
+        brought = results(batch, batch.source, batch.destination)
+        for finished in brought if batch.second is None else second_stores.both(batch, batch.second, brought):
             writer.add(finished)
     except TransferError as error:  # a whole host cannot be used: no item of the batch could be tried further
         for item in writer.unwritten():
-            writer.add(_failed(batch, item, error, time.monotonic() - begun))
-    stopped = Transient("it was not begun", side="local", phase="stopped")
-    for item in writer.unwritten():
-        writer.add(_failed(batch, item, stopped, 0.0))
-    writer.flush()
-    return writer.done
+            writer.add(failed(batch, item, error, time.monotonic() - begun))
+    return writer.end()
+
+
+def _what_is_online(batch: Batch, writer: _Writer) -> Batch:
+    """The batch without the items whose files are on tape: these wait, and their files are asked for."""
+    if not batch.source.stages:
+        return batch
+    told = recalls.sort_out(batch.database, batch.source, batch.claimed)
+    recalls.postpone(batch.database, batch.source.name, told.waits)
+    writer.forget(one.item for one in told.waits)
+    for item, error in told.failed:
+        writer.add(failed(batch, item, error, 0.0))
+    return replace(batch, claimed=told.online)
 
 
 class _Writer:
@@ -70,6 +130,11 @@ class _Writer:
     def unwritten(self) -> list[Claimed]:
         return list(self._open.values())
 
+    def forget(self, given_back: Iterable[Claimed]) -> None:
+        """These items are no longer the batch's."""
+        for item in given_back:
+            self._open.pop(item.id, None)
+
     def add(self, finished: Finished) -> None:
         self._open.pop(finished.item.id, None)
         self._due.append(finished)
@@ -77,6 +142,14 @@ class _Writer:
             self.batch.traffic.finished(finished.error is None)
         if len(self._due) >= FLUSH_ITEMS or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
+
+    def end(self) -> int:
+        """Give back what was not begun, and write all that is due; returns how many items came."""
+        stopped = Transient("it was not begun", side="local", phase="stopped")
+        for item in self.unwritten():
+            self.add(failed(self.batch, item, stopped, 0.0))
+        self.flush()
+        return self.done
 
     def flush(self) -> None:
         if self._due:
@@ -89,34 +162,12 @@ class _Writer:
         self._flushed = time.monotonic()
 
 
-def _failed(
-    batch: Batch, item: Claimed, error: TransferError, seconds: float, findings: Sequence[Finding] | None = None
-) -> Finished:
-    guarded = error.host in (batch.source.name, batch.destination.name) and breakers.is_of_host(error)
-    if guarded:
-        batch.troubles.setdefault(error.host, error)
-    if of_connection := breakers.is_of_connection(error):
-        batch.broken.append(error)
-    # One file may break the connection each time: a batch that brings nothing must use up its tries. While the daemon
-    # ends, connections break because it ends them.
-    excused = of_connection and (batch.traffic.brought > 0 or batch.stop())
-    decision = retrying.decide(
-        error,
-        item.tries,
-        pinned=item.digest is not None,
-        guarded=guarded,
-        excused=excused,
-        most=batch.config.stager.tries,
-    )
-    return Finished(item, seconds, error=error, decision=decision, findings=findings)
-
-
 # ------------------------------------------------------------------------------------------- files
 
 
 def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finished]:
     """Copy, archive or restore: the same work between hosts of different kinds."""
-    looking = _Looking(batch, source, destination)
+    looking = Looking(batch, source, destination)
     by_id = {item.id: item for item in batch.claimed}
     for want, result in copy(
         source,
@@ -133,90 +184,9 @@ def _copy_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
         seconds = time.monotonic() - looking.begun[item.id]
         images, found = looking.seen.pop(item.id, ((), None))
         if isinstance(result, TransferError):
-            yield _failed(batch, item, result, seconds, found)
+            yield failed(batch, item, result, seconds, found)
         else:
             yield Finished(item, seconds, (result,), images, findings=found)
-
-
-class _Looking:
-    """Looks into the files of a batch before they are sent, while those before them are: its wants are asked for by
-    a thread of the copying."""
-
-    def __init__(self, batch: Batch, source: Host, destination: Host) -> None:
-        self.batch = batch
-        self.source = source
-        self.destination = destination
-        self.begun: dict[int, float] = {}
-        self.seen: dict[int, tuple[list[dict[str, Any]], list[Finding]]] = {}  # by item: its image, its findings
-        self.siblings = Siblings(batch.database, batch.manifest.dataset, destination.name)
-
-    def wants(self) -> Iterator[Want | Result]:
-        """What is to be brought; a file that is not sound has its result. What is not begun is left out at the end."""
-        claimed = self.batch.claimed
-        for start in range(0, len(claimed), LOOKED_AT):
-            if self.batch.ends():
-                return
-            yield from self._look(claimed[start : start + LOOKED_AT])
-
-    def _look(self, lot: Sequence[Claimed]) -> Iterator[Want | Result]:
-        self.begun.update((item.id, time.monotonic()) for item in lot)
-        kept = self.batch.manifest.kind == "restore"
-        proven = copies.proven(self.batch.database, self.source.name, lot, kept=kept)
-        for item, found in _inspected(self.batch, self.source, lot):
-            want = _want(self.batch, item, proven.get(item.source))
-            if isinstance(found, TransferError):
-                trouble: TransferError | None = found.at("source")
-                self.seen[item.id] = ([], inspecting.refused(found))
-            else:
-                trouble = self._judged(item, found)
-            yield want if trouble is None else (want, trouble)
-
-    def _judged(self, item: Claimed, hdus: Sequence[Hdu]) -> TransferError | None:
-        """Note what the file's headers say; why it is to be held for that, if it is."""
-        if not hdus:
-            return None
-        manifest, camera = self.batch.manifest, self.batch.camera
-        headers = [Header.parse(hdu.header) for hdu in hdus]
-        image = None
-        siblings: Sequence[Mapping[str, Any]] = ()
-        if camera is not None and item.destination is not None:
-            cards = Joined(headers) if len(headers) > 1 else headers[0]
-            image = registry.image(camera, manifest.dataset, self.destination.name, item.destination, cards)
-        if image is not None:
-            ids = json.loads(image["ids"])
-            siblings = self.siblings.of(image, ids)
-            self.siblings.add(image, ids)
-        found = inspecting.findings(manifest, camera, item.source, hdus, headers, siblings)
-        self.seen[item.id] = ([image] if image else [], found)
-        return inspecting.verdict(manifest, found, self.source.name, item.source)
-
-
-def _want(batch: Batch, item: Claimed, proven: str | None = None) -> Want:
-    assert item.destination is not None  # only a focal plane that is held has none
-    return Want(
-        item.id,
-        item.epoch,
-        item.source,
-        item.destination,
-        item.size,
-        item.mtime_ns,
-        item.digest or proven,
-        batch.manifest.replace,
-        None,
-    )
-
-
-def _inspected(
-    batch: Batch, source: Host, lot: Sequence[Claimed]
-) -> Iterator[tuple[Claimed, Sequence[Hdu] | TransferError]]:
-    """Every item with the headers of its file; with none where it is no FITS file, or the manifest wants no check."""
-    checked = [item for item in lot if batch.manifest.check != "none" and inspecting.is_fits(item.source)]
-    chosen = {item.id for item in checked}
-    limits = inspecting.limits(batch.manifest)
-    found = source.headers([item.source for item in checked], limits) if checked else iter(())
-    for item in lot:
-        yield item, next(found) if item.id in chosen else ()
-    deque(found, 0)  # to its end, as `only` has it
 
 
 # ------------------------------------------------------------------------------------ focal planes
@@ -233,7 +203,7 @@ def _chop_all(batch: Batch, source: Host, destination: Host) -> Iterator[Finishe
             receipts = cutting.carry_out()
         except TransferError as error:
             named = focal_planes.named(error, batch.camera, source, item.source)
-            yield _failed(batch, item, named, time.monotonic() - begun, cutting.findings)
+            yield failed(batch, item, named, time.monotonic() - begun, cutting.findings)
         else:
             seconds = time.monotonic() - begun
             yield Finished(item, seconds, receipts, cutting.images, findings=cutting.findings, making=cutting.making)

@@ -21,10 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, make_url
 
 if TYPE_CHECKING:
     from tests.sshd import Sshd
+
+# How long an example takes, or the making of one, is the machine's: a busy one fails no test for it.
+settings.register_profile("stager", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stager")
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
@@ -107,7 +112,7 @@ def postgres_server() -> URL:
     try:
         import psycopg
 
-        psycopg.connect(_conninfo(url), connect_timeout=5).close()
+        psycopg.connect(_conninfo(url), connect_timeout=60).close()
     except (ImportError, psycopg.OperationalError) as error:
         _require(f"no PostgreSQL at {url.render_as_string()}: {str(error).splitlines()[0]}")
     return url
@@ -136,5 +141,5 @@ def _conninfo(url: URL) -> str:
 def _administer(server: URL, statement: str) -> None:
     import psycopg
 
-    with psycopg.connect(_conninfo(server), autocommit=True, connect_timeout=30) as connection:
+    with psycopg.connect(_conninfo(server), autocommit=True, connect_timeout=120) as connection:
         connection.execute(statement.encode())

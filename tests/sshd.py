@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from tests.waiting import LATE_S
 from transfers.channels import Login
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -41,7 +42,7 @@ PROGRAMS = (
 SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
 # Below the ports that the kernel hands out by itself: between stop and start nobody else is given ours.
 PORTS = range(12000, 32000)
-START_S = 10.0
+START_S = LATE_S
 
 
 class Broken(Exception):

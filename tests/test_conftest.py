@@ -85,6 +85,6 @@ def run_pytest(folder: Path, source: str, *options: str, **environ: str) -> subp
         env=outer | environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )

@@ -22,6 +22,7 @@ from manifests.reading import read_manifest
 from stager import config
 from stager.cli import app
 from stager.config import parse_config
+from tests.waiting import LATE_S
 from transfers import agent, openssh
 from transfers.conversations import BOOT
 
@@ -92,7 +93,7 @@ def table_keys(page: str, heading: str) -> set[str]:
     """The keys in the first column of the table below a heading."""
     text = (DOCS / page).read_text("utf-8")
     section = re.split(r"^#+ ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-    return set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
+    return set(re.findall(r"^\| `([a-z0-9_]+)` \|", section, re.MULTILINE))
 
 
 KEYS = [
@@ -100,8 +101,11 @@ KEYS = [
     ("manifests.md", "### [trigger]", parts.Trigger),
     ("manifests.md", "### [accept]", manifest.Accept),
     ("manifests.md", "### [chop]", parts.Chop),
+    ("manifests.md", "### [bundle]", parts.Bundling),
     ("configuration.md", "## [stager]", config.Stager),
     ("configuration.md", "## [hosts.NAME]", config.StoreHost),
+    ("configuration.md", "### [hosts.NAME.commands]", config.Commands),
+    ("configuration.md", "### [hosts.NAME.s3]", config.Bucket),
     ("configuration.md", '## [routes."SOURCE > DESTINATION"]', config.Route),
     ("configuration.md", "## [queues.NAME]", config.TableQueue),
     ("configuration.md", "### Queues that are folders", config.ListQueue),
@@ -240,7 +244,7 @@ def test_forced_command_lets_the_agent_answer(command: str, tmp_path: Path) -> N
         ["sh", "-c", installed],
         input=b"%08x" % len(source) + source + nonce,
         capture_output=True,
-        timeout=60,
+        timeout=LATE_S,
         check=True,
         cwd=tmp_path,
     )

@@ -15,6 +15,7 @@ import pytest
 
 from tests.proxies import Proxy, ProxyProcess
 from tests.sshd import Sshd
+from tests.waiting import LATE_S, until
 
 DATA = Random(1).randbytes(3_000_000)
 QUIET_S = 0.2  # so long nothing must come
@@ -65,7 +66,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=LATE_S)
 
 
 def through(port: int, data: bytes) -> bytes:
@@ -105,7 +106,7 @@ def is_quiet(client: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        client.settimeout(20)
+        client.settimeout(LATE_S)
     return False
 
 
@@ -131,14 +132,14 @@ def test_many_connections_pass_at_once(proxy: Proxy) -> None:
 
 def test_a_connection_that_ended_is_closed(proxy: Proxy) -> None:
     through(proxy.port, b"pixels")
-    eventually(lambda: proxy.open == 0)
+    until(lambda: proxy.open == 0)
 
 
 def test_a_target_that_is_not_there_is_a_reset() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    with Proxy(port) as proxy:
-        assert through(proxy.port, b"pixels") == b"RST"
+    with socket.socket() as taken:  # by who does not listen, so that nobody else is given it
+        taken.bind(("127.0.0.1", 0))
+        with Proxy(taken.getsockname()[1]) as proxy:
+            assert through(proxy.port, b"pixels") == b"RST"
 
 
 def test_stopped_it_refuses_and_ends_what_it_carried(server: Server) -> None:
@@ -169,21 +170,21 @@ def test_a_reset_reaches_the_server_too(proxy: Proxy, server: Server) -> None:
     proxy.reset("down", 10)
     with connect(proxy.port) as client:  # which ends nothing itself
         client.sendall(b"pixels and more")
-        eventually(lambda: server.ends == ["ECONNRESET"])
+        until(lambda: server.ends == ["ECONNRESET"])
 
 
 def test_an_orderly_end_comes_after_exactly_so_many_bytes(proxy: Proxy, server: Server) -> None:
     fault = proxy.close("down", 6)
     assert through(proxy.port, b"pixels and more") == b"pixels"
     assert (fault.fired, proxy.down) == (1, 6)
-    eventually(lambda: server.ends == ["end"])
+    until(lambda: server.ends == ["end"])
 
 
 def test_an_orderly_end_is_no_reset_for_who_sends_much(proxy: Proxy, server: Server) -> None:
     fault = proxy.close("up", 1_000_000)
     got = through(proxy.port, DATA * 5)
     assert (fault.fired, proxy.up, b"RST" in got[-3:]) == (1, 1_000_000, False)
-    eventually(lambda: server.ends == ["end"] and proxy.open == 0)
+    until(lambda: server.ends == ["end"] and proxy.open == 0)
 
 
 def test_a_stall_lasts_until_it_is_cleared(proxy: Proxy) -> None:
@@ -299,17 +300,19 @@ def test_too_many_at_once_are_reset(proxy: Proxy) -> None:
 
 def test_latency_delays_both_ways(server: Server) -> None:
     with Proxy(server.port, latency_s=0.05) as proxy, connect(proxy.port) as client:
-        client.sendall(b"x")  # with the connection itself
-        client.recv(1)
-        begin = time.monotonic()
-        client.sendall(b"x")
-        assert client.recv(1) == b"x"
-        assert 0.098 < time.monotonic() - begin < 0.2
+
+        def round_trip() -> float:
+            begin = time.monotonic()
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            return time.monotonic() - begin
+
+        round_trip()  # with the connection itself
+        seen: list[float] = []
+        until(lambda: seen.append(round_trip()) or seen[-1] < 0.2, lambda: seen)
+        assert min(seen) > 0.098
         proxy.delay(0.0)
-        begin = time.monotonic()
-        client.sendall(b"x")
-        assert client.recv(1) == b"x"
-        assert time.monotonic() - begin < 0.09
+        until(lambda: round_trip() < 0.09, "a round trip without the latency")
 
 
 def test_latency_keeps_the_order_and_every_byte(server: Server) -> None:
@@ -321,24 +324,37 @@ def test_latency_keeps_the_order_and_every_byte(server: Server) -> None:
 def test_a_rate_is_kept(server: Server, way: str) -> None:
     with Proxy(server.port) as proxy:
         proxy.limit(4_000_000, "up" if way == "up" else "down")
-        begin = time.monotonic()
-        assert through(proxy.port, DATA) == DATA
-        assert 0.6 < time.monotonic() - begin < 1.5
+        seen: list[float] = []
+
+        def is_quick_enough() -> bool:
+            begin = time.monotonic()
+            assert through(proxy.port, DATA) == DATA
+            seen.append(time.monotonic() - begin)
+            return seen[-1] < 1.5
+
+        until(is_quick_enough, lambda: seen)
+        assert min(seen) > 0.6
 
 
 def test_a_rate_is_shared_by_all_connections(server: Server) -> None:
-    with Proxy(server.port) as proxy:
-        proxy.limit(2_000_000, "down")
-        begin = time.monotonic()
-        threads = [threading.Thread(target=through, args=(proxy.port, DATA[:500_000])) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        parts = [one.down for one in proxy.seen]
-        for thread in threads:
-            thread.join()
-        assert 0.8 < time.monotonic() - begin < 2
-        assert min(parts) > max(parts) / 4, parts
+    seen: list[tuple[float, list[int]]] = []
+
+    def is_fair_and_quick_enough() -> bool:
+        with Proxy(server.port) as proxy:
+            proxy.limit(2_000_000, "down")
+            begin = time.monotonic()
+            threads = [threading.Thread(target=through, args=(proxy.port, DATA[:500_000])) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.5)
+            parts = [one.down for one in proxy.seen]
+            for thread in threads:
+                thread.join()
+            seen.append((time.monotonic() - begin, parts))
+        return seen[-1][0] < 2 and len(parts) == 4 and min(parts) > max(parts) / 4
+
+    until(is_fair_and_quick_enough, lambda: seen)
+    assert min(took for took, _ in seen) > 0.8
 
 
 FLOOD = """
@@ -353,18 +369,32 @@ connection.close()
 """
 
 
-def test_latency_keeps_the_full_rate() -> None:
-    """200 MB/s and more through 25 ms, which needs 5 MB under way: sender and proxy each in a process of its own."""
+def flooded(latency_s: float) -> float:
+    """The rate, MB/s, that comes through so much latency: sender and proxy each in a process of its own."""
     flood = subprocess.Popen([sys.executable, "-c", FLOOD, "600"], stdout=subprocess.PIPE)
     assert flood.stdout is not None
-    with flood, ProxyProcess(int(flood.stdout.readline()), latency_s=0.025) as proxy, connect(proxy.port) as client:
+    port = int(flood.stdout.readline())
+    with flood, ProxyProcess(port, latency_s=latency_s) as proxy, connect(proxy.port) as client:
         view, got, begin = memoryview(bytearray(1 << 20)), 0, time.monotonic()
         while received := client.recv_into(view):
             got += received
         rate = got / (time.monotonic() - begin) / 1e6
-        print(f"{rate:.0f} MB/s")
         assert (got, proxy.down) == (600 << 20, 600 << 20)
-        assert rate > 200
+    return rate
+
+
+def test_latency_keeps_the_full_rate() -> None:
+    """200 MB/s and more through 25 ms, which needs 5 MB under way; where the machine is busy, half of what comes
+    through without."""
+    seen: list[tuple[float, float]] = []
+
+    def is_kept() -> bool:
+        seen.append((flooded(0.025), flooded(0.0)))
+        late, at_once = seen[-1]
+        return late > min(200.0, at_once / 2)
+
+    until(is_kept, lambda: seen)
+    print(f"{seen} MB/s")
 
 
 # ---------------------------------------------------------------------------- in a process of its own
@@ -386,7 +416,7 @@ def test_in_its_own_process_it_does_the_same(server: Server) -> None:
 
 def ssh_through(proxy: Proxy, sshd: Sshd, command: str) -> subprocess.CompletedProcess[bytes]:
     told = ["ssh", "-F", sshd.config_for(proxy.port), sshd.alias, command]
-    return subprocess.run(told, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    return subprocess.run(told, capture_output=True, stdin=subprocess.DEVNULL, timeout=LATE_S, check=False)
 
 
 def test_ssh_passes_and_its_faults_are_ssh_errors(sshd: Sshd) -> None:
@@ -400,11 +430,3 @@ def test_ssh_passes_and_its_faults_are_ssh_errors(sshd: Sshd) -> None:
         proxy.clear()
         fault = proxy.reset("down", 500_000)
         assert (ssh_through(proxy, sshd, command).returncode, fault.fired) == (255, 1)
-
-
-def eventually(holds: object, within_s: float = 10.0) -> None:
-    assert callable(holds)
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Broken, Sshd
+from tests.waiting import LATE_S, until
 
 MakeSshd = Callable[..., Sshd]
 OUR_KEY_IS_REFUSED = "Permission denied (publickey)"
@@ -21,12 +22,12 @@ OUR_KEY_IS_REFUSED = "Permission denied (publickey)"
 
 def ssh(sshd: Sshd, command: str, *options: str) -> subprocess.CompletedProcess[bytes]:
     told = ["ssh", "-F", sshd.config, *options, sshd.alias, command]
-    return subprocess.run(told, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    return subprocess.run(told, capture_output=True, stdin=subprocess.DEVNULL, timeout=LATE_S, check=False)
 
 
 def sftp(sshd: Sshd, *lines: str) -> subprocess.CompletedProcess[str]:
     told = ["sftp", "-F", sshd.config, "-b", "-", sshd.alias]
-    return subprocess.run(told, input="\n".join(lines), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(told, input="\n".join(lines), capture_output=True, text=True, timeout=LATE_S, check=False)
 
 
 def running(sshd: Sshd, command: str) -> subprocess.Popen[bytes]:
@@ -74,7 +75,7 @@ def test_a_login_has_all_that_a_client_needs_to_be_told(sshd: Sshd) -> None:
     login = sshd.login()
     told = ["ssh", "-F", "/dev/null", "-p", str(login.port), "-i", str(login.identity), "-o", "BatchMode=yes"]
     known = f"UserKnownHostsFile={login.known_hosts}"
-    ended = subprocess.run([*told, "-o", known, f"{login.user}@{login.address}", "true"], check=False, timeout=60)
+    ended = subprocess.run([*told, "-o", known, f"{login.user}@{login.address}", "true"], check=False, timeout=LATE_S)
     assert ended.returncode == 0
 
 
@@ -114,9 +115,9 @@ def test_max_startups_drops_what_is_too_many(make_sshd: MakeSshd) -> None:
     sshd = make_sshd(max_startups="2:100:2")
     told = ["ssh", "-F", sshd.config, sshd.alias, "true"]
     many = [subprocess.Popen(told, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) for _ in range(12)]
-    said = [one.communicate(timeout=60)[1] for one in many]
+    said = [one.communicate(timeout=LATE_S)[1] for one in many]
     assert [one.returncode for one in many].count(255) > 0, said
-    assert "MaxStartups" in sshd.log()
+    until(lambda: "MaxStartups" in sshd.log())
     assert ssh(sshd, "true").returncode == 0
 
 
@@ -221,7 +222,7 @@ def test_sessions_and_their_commands_can_be_killed(make_sshd: MakeSshd) -> None:
     assert (len(sshd.sessions()), len(sshd.commands()) >= 1) == (1, True)
     commands = sshd.commands()
     assert sshd.kill_sessions() == 1
-    assert client.communicate(timeout=60)[0] == b""
+    assert client.communicate(timeout=LATE_S)[0] == b""
     assert client.returncode == 255
     assert (sshd.sessions(), [pid for pid in commands if alive(pid)]) == ([], [])
     assert ssh(sshd, "true").returncode == 0
@@ -231,7 +232,7 @@ def test_the_far_program_alone_can_be_killed(make_sshd: MakeSshd) -> None:
     sshd = make_sshd()
     client = running(sshd, "exec sleep 600")
     assert sshd.kill_commands() == 1
-    client.communicate(timeout=60)
+    client.communicate(timeout=LATE_S)
     assert client.returncode == 255
     assert ssh(sshd, "true").returncode == 0
 
@@ -241,7 +242,7 @@ def test_a_restart_ends_the_sessions_and_keeps_the_port(make_sshd: MakeSshd) -> 
     port, pid = sshd.port, sshd.pid
     client = running(sshd, "sleep 600")
     sshd.restart()
-    client.communicate(timeout=60)
+    client.communicate(timeout=LATE_S)
     assert (client.returncode, sshd.port, sshd.pid != pid) == (255, port, True)
     assert ssh(sshd, "true").returncode == 0
 
@@ -255,7 +256,7 @@ def test_stopped_it_leaves_no_process(make_sshd: MakeSshd) -> None:
     assert all(alive(pid) for pid in pids)
     sshd.stop()
     sshd.stop()
-    client.communicate(timeout=60)
+    client.communicate(timeout=LATE_S)
     assert [pid for pid in pids if alive(pid)] == []
 
 
@@ -271,9 +272,7 @@ def test_a_test_run_that_is_killed_leaves_no_server(tmp_path: Path, sshd_program
         server = int(run.stdout.readline())
         assert alive(server)
         run.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while alive(server) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not alive(server))
     assert not alive(server)
 
 

@@ -1,4 +1,4 @@
-"""The code that touches disks: scan, read, land, digest, headers, remove, space; and the wire to it.
+"""The code that touches disks: scan, read, land, digest, headers, move, remove, space; and the wire to it.
 
 One file, Python 3.6 syntax, standard library only, because its source is sent over SSH to hosts where
 nothing is installed; for a local host it runs in this process. There is one landing path for all hosts.
@@ -12,6 +12,7 @@ Sections: words | faults | kernel | paths and trees | digests | sums of FITS | c
 parts | settling | landing | FITS headers | the agent | markers | wire.
 """
 
+import abc
 import errno
 import functools
 import hashlib
@@ -37,13 +38,16 @@ from typing import (
     Deque,
     Dict,
     Generator,
+    Generic,
     Iterable,
     Iterator,
     List,
     NamedTuple,
     Optional,
+    Sequence,
     Set,
     Tuple,
+    TypeVar,
     Union,
 )
 
@@ -51,6 +55,8 @@ from typing import (
 
 FileInfo = NamedTuple("FileInfo", [("path", str), ("size", int), ("mtime_ns", int)])
 FileInfo.__doc__ = "A regular file: its path below the root, bytes, nanoseconds."
+
+LAST_TIME_NS = 2**63 - 1  # in the year 2262; the first one is as far back
 
 Skipped = NamedTuple("Skipped", [("path", str), ("why", str)])
 Skipped.__doc__ = "Something that is not a regular file (a link, a FIFO...): said, never silently left out."
@@ -99,12 +105,37 @@ class Piece(NamedTuple):
     pad: int = 0
 
 
+class Member(NamedTuple):
+    """A stretch of a file that is a file of its own, as a bundle's members are.
+
+    `path` is that of the file it lies in. `name` is its own path: what its kind is told by, and its results named by.
+    """
+
+    path: str
+    offset: int
+    size: int
+    name: str
+
+
+Place = Union[str, Member]  # a file by its path, or a member of one
+
+
+class Identity(NamedTuple):
+    """Which file it is. Two of one `system` (boot and device number) lie on one file system, two of one `inode` there
+    are one file under two names."""
+
+    system: str
+    inode: int
+
+
 class Want(NamedTuple):
     """A file to bring from `source` to `destination`, and what the source should hold (None: unknown).
 
     Wants of one (item, epoch) stand together and form a unit: all of it comes into place, or none.
     `digest` is "algorithm:hex". With `replace`, another file at the destination is set aside first. With
-    `stretch`, (offset, bytes), only that much of the source is read, and its "end" has no digest.
+    `stretch`, (offset, bytes), only that much of the source is read, and its "end" has no digest. With `stretch` and
+    `digest` the stretch is a file of its own, a member: size, time and digest are the member's, which nothing but its
+    digest is held against; its "end" has a digest, and the cuts of its `piece` are from where it begins.
     """
 
     item: int
@@ -117,6 +148,11 @@ class Want(NamedTuple):
     replace: bool = False
     piece: Optional[Piece] = None
     stretch: Optional[Tuple[int, int]] = None
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is a stretch that is a file of its own, and no block of a larger one."""
+        return self.stretch is not None and self.digest is not None
 
 
 class Receipt(NamedTuple):
@@ -287,6 +323,42 @@ def fault_of(error: Union[OSError, Fault], path: str, side: str, phase: str) -> 
     return Fault(kind_of(error.errno, side), text, path, side, phase, error.errno)
 
 
+def path_of(place: Place) -> str:
+    """The path of the file that a place is, or lies in."""
+    return place if isinstance(place, str) else place.path
+
+
+def name_of(place: Place) -> str:
+    """What a place is named by: the file's path, or the member's own."""
+    return place if isinstance(place, str) else place.name
+
+
+def extent_of(place: Place, whole: int) -> Tuple[int, int]:
+    """Offset and size of a place in its file, which has so many bytes; see `check_stretch`."""
+    if isinstance(place, str):
+        return 0, whole
+    check_stretch(place.offset, place.size, whole)
+    return place.offset, place.size
+
+
+def check_stretch(offset: int, size: int, whole: int) -> None:
+    """Fault "source corrupt" for a file that is too short for a member of it."""
+    if offset < 0 or size < 0:
+        raise Fault("refused", "no member begins before its file, or has less than no bytes: %d, %d" % (offset, size))
+    if offset + size > whole:
+        text = "the member reaches to byte %d of a file of %d: that was cut short" % (offset + size, whole)
+        raise Fault("source corrupt", text, facts={"needed": offset + size, "size": whole})
+
+
+def place_fault(error: Union[OSError, Fault], place: Place, phase: str) -> Fault:
+    """The Fault of reading a place. That of a member is named by it, and says the file that it lies in."""
+    fault = fault_of(error, path_of(place), "source", phase)
+    if not isinstance(place, str):
+        fault.path = place.name
+        fault.facts["lies_in"] = place.path
+    return fault
+
+
 # -------------------------------------------------------------------------------------------- kernel
 
 RESOLVE = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, linux/openat2.h
@@ -362,7 +434,11 @@ def rename_new_at_once(old_folder: int, old: bytes, new_folder: int, new: bytes)
 def rename_new_by_link(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
     """The same by link and unlink. A crash between them leaves both names: a sweep's work."""
     os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
-    os.unlink(old, dir_fd=old_folder)
+    try:
+        os.unlink(old, dir_fd=old_folder)
+    except OSError:
+        os.unlink(new, dir_fd=new_folder)  # what keeps its old name gets no new one
+        raise
 
 
 def rename_new(old_folder: int, old: bytes, new_folder: int, new: bytes) -> None:
@@ -743,11 +819,12 @@ def scratch(size: int = CHUNK) -> memoryview:
     return memoryview(buffer)
 
 
-def digest_of(fd: int, size: int, algorithm: str, stop: Stop) -> str:
-    """The "algorithm:hex" of `size` bytes of an open file from its start."""
+def digest_of(fd: int, offset: int, size: int, algorithm: str, stop: Stop) -> str:
+    """The "algorithm:hex" of `size` bytes of an open file from `offset` on."""
     digest = hasher(algorithm)
+    os.lseek(fd, offset, os.SEEK_SET)
     with io.FileIO(fd, closefd=False) as reading:
-        hash_to(reading, 0, size, digest, scratch(), stop)
+        hash_to(reading, offset, offset + size, digest, scratch(), stop)
     return "%s:%s" % (algorithm, digest.hexdigest())
 
 
@@ -882,6 +959,11 @@ def check_piece(piece: Piece, size: int) -> None:
             raise Fault("source corrupt", text, facts={"needed": end, "size": size})
 
 
+def piece_from(piece: Piece, offset: int) -> Piece:
+    """The piece with its cuts told from a file's start, where they were told from a member's, so far into it."""
+    return piece._replace(cuts=tuple(cut._replace(offset=cut.offset + offset) for cut in piece.cuts))
+
+
 def piece_size(piece: Piece) -> int:
     return len(piece.header) + sum(cut.row * cut.rows for cut in piece.cuts) + piece.pad
 
@@ -952,6 +1034,11 @@ def cut_flowing(fd: int, piece: Piece) -> Iterator[memoryview]:
 # ------------------------------------------------------------------------------------------- reading
 
 
+def held_time(mtime_ns: int) -> int:
+    """A file's time as far as 64 bits, and so databases, hold it: what is beyond is told as the last that they do."""
+    return min(max(mtime_ns, -LAST_TIME_NS - 1), LAST_TIME_NS)
+
+
 def facts_of(want: Want, size: Optional[int], mtime_ns: Optional[int]) -> Frame:
     """The frame that begins a file."""
     facts = {
@@ -965,6 +1052,30 @@ def facts_of(want: Want, size: Optional[int], mtime_ns: Optional[int]) -> Frame:
     return ("file", facts)
 
 
+def begun(want: Want, state: Any = None) -> Frame:
+    """The frame that begins a file, of what is known: by its source's state, where that could be opened."""
+    size = want.size if state is None else int(state.st_size)
+    mtime_ns = want.mtime_ns if state is None or want.is_member else held_time(state.st_mtime_ns)
+    if want.piece is not None:
+        size = None if state is None else piece_size(want.piece)
+    elif want.stretch is not None:
+        size = want.stretch[1]
+    return facts_of(want, size, mtime_ns)
+
+
+def expect(want: Want, path: str, size: int, mtime_ns: int) -> None:
+    """Fault "source changed" unless the file, now of this size and time, is as expected. Of a member's file only that
+    it is long enough."""
+    time_found: Optional[int] = mtime_ns
+    if want.stretch is not None and want.digest is not None:
+        check_stretch(want.stretch[0], want.stretch[1], size)
+        size, time_found = want.stretch[1], want.mtime_ns
+    for name, expected, found in (("size", want.size, size), ("mtime_ns", want.mtime_ns, time_found)):
+        if expected is not None and expected != found:
+            text = "%s was %s when it was planned and is %s" % (name, expected, found)
+            raise Fault("source changed", text, path, facts={"size": size, "mtime_ns": time_found})
+
+
 class Source:
     """An open source file and what it was when it was opened."""
 
@@ -972,31 +1083,26 @@ class Source:
         self.path = checked(want.source)
         self.fd, self.state = tree.open_file(want.source)
         self.lock = threading.Lock()
-        self.proven: Set[str] = set()
+        self.proven: Set[Tuple[str, int]] = set()
 
     def close(self) -> None:
         os.close(self.fd)
 
     def expect(self, want: Want) -> None:
         """Fault "source changed" unless the file is of the size and time expected."""
-        for name, expected, found in (
-            ("size", want.size, self.state.st_size),
-            ("mtime_ns", want.mtime_ns, self.state.st_mtime_ns),
-        ):
-            if expected is not None and expected != found:
-                self.changed("%s was %d when it was planned and is %d" % (name, expected, found))
+        expect(want, self.path, self.state.st_size, held_time(self.state.st_mtime_ns))
 
-    def prove(self, expected: Optional[str]) -> None:
-        """Fault "source corrupt" unless the whole file has this digest; read once, by who asks first."""
+    def prove(self, expected: Optional[str], offset: int, size: int) -> None:
+        """Fault "source corrupt" unless so much of the file has this digest; read once, by who asks first."""
         with self.lock:
-            if expected is None or expected in self.proven:
+            if expected is None or (expected, offset) in self.proven:
                 return
             digests = Digests(expected)
-            os.lseek(self.fd, 0, os.SEEK_SET)
+            os.lseek(self.fd, offset, os.SEEK_SET)
             with io.FileIO(self.fd, closefd=False) as reading:
-                hash_to(reading, 0, self.state.st_size, digests, scratch(), never)
+                hash_to(reading, offset, offset + size, digests, scratch(), never)
             digests.check()
-            self.proven.add(expected)
+            self.proven.add((expected, offset))
 
     def still(self) -> None:
         """Fault "source changed" if the file was touched since it was opened.
@@ -1012,11 +1118,8 @@ class Source:
         )
         if not same:
             self.state = now
-            self.changed("it was changed while it was read")
-
-    def changed(self, text: str) -> None:
-        facts = {"size": self.state.st_size, "mtime_ns": self.state.st_mtime_ns}
-        raise Fault("source changed", text, self.path, facts=facts)
+            facts = {"size": now.st_size, "mtime_ns": held_time(now.st_mtime_ns)}
+            raise Fault("source changed", "it was changed while it was read", self.path, facts=facts)
 
 
 class MadePiece(NamedTuple):
@@ -1029,11 +1132,12 @@ class MadePiece(NamedTuple):
 
 def make_piece(source: Source, want: Want) -> MadePiece:
     """Cut, sum and hash one piece. Runs in a thread, ahead of its turn."""
-    piece = want.piece
-    assert piece is not None
-    check_piece(piece, source.state.st_size)
+    assert want.piece is not None
+    offset, whole = (0, source.state.st_size) if want.stretch is None else want.stretch
+    check_piece(want.piece, whole)
     source.expect(want)
-    source.prove(want.digest)
+    source.prove(want.digest, offset, whole)
+    piece = piece_from(want.piece, offset)
     size = piece_size(piece) - len(piece.header)
     if size > HOLD:
         total = Datasum()
@@ -1081,7 +1185,7 @@ class Reader:
             source = Source(self.tree, wants[0])
         except (OSError, Fault) as error:
             for want in wants:
-                yield facts_of(want, want.size if want.piece is None else None, want.mtime_ns)
+                yield begun(want)
                 yield ("fault", fault_of(error, want.source, "source", "open"))
             return
         try:
@@ -1090,17 +1194,21 @@ class Reader:
             source.close()
 
     def files(self, source: Source, wants: List[Want]) -> Iterator[Frame]:
-        """The frames of a whole file, or of a stretch of it, once for each want of it."""
+        """The frames of a whole file, or of a stretch of it, once for each want of it.
+
+        A block of a larger file has no digest. A member is right by its own, whatever befell the file around it.
+        """
         for want in wants:
             offset, size = want.stretch or (0, source.state.st_size)
-            yield facts_of(want, size, source.state.st_mtime_ns)
+            yield begun(want, source.state)
             try:
                 source.expect(want)
-                digests = None if want.stretch else Digests(want.digest)
+                digests = Digests(want.digest) if want.stretch is None or want.is_member else None
                 os.lseek(source.fd, offset, os.SEEK_SET)
                 for data in self.chunks(source.fd, size, digests):
                     yield ("data", data)
-                source.still()
+                if not want.is_member:
+                    source.still()
                 if digests is not None:
                     digests.check()
             except (OSError, EOFError, Fault) as error:
@@ -1145,7 +1253,7 @@ class Reader:
         piece = want.piece
         assert piece is not None
         size = piece_size(piece)
-        yield facts_of(want, size, source.state.st_mtime_ns)
+        yield begun(want, source.state)
         try:
             made = future.result()
             yield ("data", made.header)
@@ -1153,7 +1261,8 @@ class Reader:
                 digest = made.digest
                 yield ("data", made.data)
             else:
-                digest = yield from self.flowing(source, piece, made.header)
+                offset = 0 if want.stretch is None else want.stretch[0]
+                digest = yield from self.flowing(source, piece_from(piece, offset), made.header)
             source.still()
         except (OSError, EOFError, Fault) as error:
             yield ("fault", read_fault(error, want))
@@ -1259,7 +1368,7 @@ def scan(tree: Tree, prefix: str) -> Iterator[Union[FileInfo, Skipped]]:
     try:
         for here, level, name, state in walk.below(prefix):
             if stat.S_ISREG(state.st_mode) and len(here) < PATH_BYTES // 4:
-                yield FileInfo(here, state.st_size, state.st_mtime_ns)
+                yield FileInfo(here, state.st_size, held_time(state.st_mtime_ns))
             else:
                 found = unusual(walk, here, level, name, state)
                 if found is not None:
@@ -1270,7 +1379,7 @@ def scan(tree: Tree, prefix: str) -> Iterator[Union[FileInfo, Skipped]]:
 
 def described(path: str, state: os.stat_result) -> Union[FileInfo, Skipped]:
     if stat.S_ISREG(state.st_mode):
-        return FileInfo(path, state.st_size, state.st_mtime_ns)
+        return FileInfo(path, state.st_size, held_time(state.st_mtime_ns))
     return Skipped(path, what_is(state.st_mode))
 
 
@@ -1331,23 +1440,37 @@ class Proven(NamedTuple):
     inode: int
 
 
+class Arrival:
+    """One file on its way to its final name."""
+
+    def __init__(self, facts: Dict[str, Any]) -> None:
+        self.facts = facts
+        self.path: str = facts["path"]
+        self.begun = True
+        self.fault: Optional[Fault] = None
+
+    def named(self, fault: Fault) -> Fault:
+        """The fault, saying which file it is of."""
+        facts = {"item": self.facts["item"], "epoch": self.facts["epoch"], "destination": self.path}
+        fault.facts.update(facts)
+        return fault
+
+
 MARKS: Any = getattr(queue, "SimpleQueue", queue.Queue)  # the simple one, since Python 3.7, is made much quicker
 
 
-class Part:
-    """One file on its way to its final name.
+class Part(Arrival):
+    """A file on its way under another name, its part's.
 
     The landing's thread writes; from the first mark on a settling thread syncs and reads back what the marks
     say is written, and closes both descriptors after the last mark (or after None: abandoned).
     """
 
     def __init__(self, facts: Dict[str, Any]) -> None:
-        self.facts = facts
-        self.path: str = facts["path"]
+        super().__init__(facts)
         self.folder, _, self.last_name = self.path.rpartition("/")
         self.name = b""  # of the part, once it is made
         self.placed = False  # it has its final name
-        self.begun = True
         self.fd = -1
         self.reading: Optional[io.FileIO] = None
         self.size = 0
@@ -1358,7 +1481,6 @@ class Part:
         self.broken = False  # settling failed: writing on is of no use
         self.handed_over = False  # all marks are put
         self.settling: Optional[Future[Proven]] = None
-        self.fault: Optional[Fault] = None
         self.said: Dict[str, Any] = {}
 
     def make(self, tree: Tree, instance: str, folder_mode: Optional[int]) -> None:
@@ -1494,7 +1616,7 @@ def settle_to(part: Part, at: int, upto: int, digest: Any, halted: Stop) -> None
 def proven_now(part: Part, digest: Any) -> Proven:
     state = os.fstat(part.fd)
     text = (digest or part.stream).hexdigest()
-    return Proven(state.st_size, "sha256:" + text, state.st_mtime_ns, state.st_ino)
+    return Proven(state.st_size, "sha256:" + text, held_time(state.st_mtime_ns), state.st_ino)
 
 
 def close_part(part: Part) -> None:
@@ -1509,75 +1631,168 @@ def close_part(part: Part) -> None:
 Result = Union[Receipt, Fault]
 
 
-class Landing:
-    """Takes frames, writes parts, has them settled, and puts them in place window by window."""
+A = TypeVar("A", bound=Arrival)
 
-    def __init__(self, tree: Tree, agent: "Agent", proof: str, stop: Stop) -> None:
-        self.tree = tree
-        self.agent = agent
-        self.proof = proof
+
+class Intake(abc.ABC, Generic[A]):
+    """Takes the frames of a landing, each to its file, and files to their unit: all of that comes into place, or none.
+
+    What is done with a file and a unit is its heirs': `new`, `make`, `write`, `end`, `hand_over`, `ready`, `clear`.
+    """
+
+    MADE_AT = "destination"  # the side that is to blame where a file cannot be begun
+
+    def __init__(self, stop: Stop) -> None:
         self.stop = stop
         self.halt = threading.Event()
-        self.pool = ThreadPoolExecutor(SETTLERS)
-        self.room = threading.Semaphore(UNSETTLED)
-        self.written: List[Part] = []  # and not yet handed to a settling thread
-        self.part: Optional[Part] = None
-        self.filled: Dict[int, Part] = {}  # by item: the open parts whose data come by `fill`
-        self.opened: List[Opened] = []
-        self.group: List[Part] = []
+        self.part: Optional[A] = None  # the file that the frames are of
+        self.group: List[A] = []  # the files of its unit that are over
         self.group_size = 1
-        self.window: List[List[Part]] = []
-        self.window_files = self.window_bytes = 0
-        self.window_since = time.monotonic()
-        self.windows: Deque[List[List[Part]]] = deque()
 
     def halted(self) -> bool:
         return self.halt.is_set() or self.stop()
 
-    def results(self, frames: Iterable[Frame]) -> Iterator[Union[Result, Opened]]:
-        """One result for each file begun, in order; however this ends, no part stays behind."""
-        steps: Dict[str, Callable[[Any], None]] = {
-            "unit": self.unit,
-            "file": self.begin,
-            "data": self.write,
-            "end": self.end,
-            "fault": self.fail,
-            "open": self.open,
-            "wrote": self.wrote,
-            "close": self.close,
-            "drop": self.drop,
-        }
+    def results(self, frames: Iterable[Frame]) -> Generator[Any, None, None]:
+        """One result for each file begun, in order; however this ends, nothing half stays behind."""
+        steps = self.steps()
         try:
             for name, body in frames:
                 if self.stop():
                     self.halt.set()
                     break
                 steps[name](body)
-                while self.opened:
-                    yield self.opened.pop(0)
-                yield from self.full_windows()
+                yield from self.ready(False)
             self.finish()
-            while self.windows:
-                yield from self.commit()
+            yield from self.ready(True)
         finally:
             self.clear()
 
-    # The frames, one method each.
+    def steps(self) -> Dict[str, Callable[[Any], None]]:
+        """What is done for each frame, by its name."""
+        return {"unit": self.unit, "file": self.begin, "data": self.write, "end": self.end, "fault": self.fail}
 
     def unit(self, files: int) -> None:
         self.group_size = files
 
     def begin(self, facts: Dict[str, Any]) -> None:
-        self.part = part = Part(facts)
+        self.part = part = self.new(facts)
         if any(other.fault is not None for other in self.group):
             part.begun = False  # its unit has failed
             part.fault = stopped()
             return
         try:
             may_change(part.path)
-            part.make(self.tree, self.agent.instance, self.agent.folder_mode)
+            self.make(part)
         except (OSError, Fault) as error:
-            self.give_up(part, fault_of(error, part.path, "destination", "open"))
+            self.give_up(part, fault_of(error, part.path, self.MADE_AT, "open"))
+
+    def fail(self, fault: Fault) -> None:
+        """The source could not send all of the file."""
+        part = self.part
+        if part is not None:
+            self.give_up(part, fault)
+            self.complete(part)
+
+    def give_up(self, part: A, fault: Fault) -> None:
+        part.fault = part.fault or fault
+
+    def complete(self, part: A) -> None:
+        """A file is over: add it to its unit, and hand that over when it is complete."""
+        if part is self.part:
+            self.part = None
+        self.group.append(part)
+        if len(self.group) >= self.group_size:
+            self.end_unit()
+
+    def end_unit(self) -> None:
+        group, self.group, self.group_size = self.group, [], 1
+        self.hand_over(group)
+
+    def finish(self) -> None:
+        """The frames are over: what is not complete has failed."""
+        if self.part is not None:
+            self.fail(self.broken_off())
+        if self.group:
+            self.group[-1].fault = self.group[-1].fault or self.broken_off()
+            self.end_unit()
+
+    def broken_off(self) -> Fault:
+        """Why no more frames came for what is not complete."""
+        return stopped() if self.halted() else Fault("transient", "the source broke off", phase="read")
+
+    @abc.abstractmethod
+    def new(self, facts: Dict[str, Any]) -> A:
+        """The file that a frame tells of."""
+
+    @abc.abstractmethod
+    def make(self, part: A) -> None:
+        """Make ready to write; raises OSError or Fault."""
+
+    @abc.abstractmethod
+    def write(self, data: Buffer) -> None:
+        """Some of the file's bytes came."""
+
+    @abc.abstractmethod
+    def end(self, said: Dict[str, Any]) -> None:
+        """All of the file came; the source says what that should be."""
+
+    @abc.abstractmethod
+    def hand_over(self, group: List[A]) -> None:
+        """A unit is over."""
+
+    @abc.abstractmethod
+    def ready(self, over: bool) -> Iterator[Any]:
+        """The results there are; where the frames are over, all that are still to come."""
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """End all that is under way, and leave nothing half."""
+
+
+def fail_unit(group: Sequence[Arrival], cause: Arrival) -> None:
+    """Because one file of a unit failed the others fail too, each with a fault of its own."""
+    assert cause.fault is not None
+    for part in group:
+        if part is not cause and (part.fault is None or not part.begun):
+            part.fault = same_unit(cause.fault, part.path)
+
+
+class Landing(Intake[Part]):
+    """Takes frames, writes parts, has them settled, and puts them in place window by window."""
+
+    def __init__(self, tree: Tree, agent: "Agent", proof: str, stop: Stop) -> None:
+        super().__init__(stop)
+        self.tree = tree
+        self.agent = agent
+        self.proof = proof
+        self.pool = ThreadPoolExecutor(SETTLERS)
+        self.room = threading.Semaphore(UNSETTLED)
+        self.written: List[Part] = []  # and not yet handed to a settling thread
+        self.filled: Dict[int, Part] = {}  # by item: the open parts whose data come by `fill`
+        self.opened: List[Opened] = []
+        self.window: List[List[Part]] = []
+        self.window_files = self.window_bytes = 0
+        self.window_since = time.monotonic()
+        self.windows: Deque[List[List[Part]]] = deque()
+
+    def steps(self) -> Dict[str, Callable[[Any], None]]:
+        filled = {"open": self.open, "wrote": self.wrote, "close": self.close, "drop": self.drop}
+        return dict(super().steps(), **filled)
+
+    def ready(self, over: bool) -> Iterator[Union[Result, Opened]]:
+        """Put in place the windows that are settled; one other may go on settling beside the writing."""
+        while self.opened:
+            yield self.opened.pop(0)
+        while self.windows and (over or len(self.windows) > 1 or settled(self.windows[0])):
+            yield from self.commit()
+
+    # The frames, one method each.
+
+    def new(self, facts: Dict[str, Any]) -> Part:
+        return Part(facts)
+
+    def make(self, part: Part) -> None:
+        part.make(self.tree, self.agent.instance, self.agent.folder_mode)
 
     def write(self, data: Buffer) -> None:
         part = self.part
@@ -1607,13 +1822,6 @@ class Landing:
                 self.mark(part, part.size, last=True)
             except (OSError, Fault) as error:
                 self.give_up(part, fault_of(error, part.path, "destination", "write"))
-        self.complete(part)
-
-    def fail(self, fault: Fault) -> None:
-        part = self.part
-        if part is None:
-            return
-        self.give_up(part, fault)
         self.complete(part)
 
     # The frames of a file that is filled by others.
@@ -1684,20 +1892,14 @@ class Landing:
         self.written = []
 
     def give_up(self, part: Part, fault: Fault) -> None:
-        part.fault = part.fault or fault
+        super().give_up(part, fault)
         part.abandon()
 
-    def complete(self, part: Part) -> None:
-        """Add a part to its group, the group when it is complete to the window."""
-        if part is self.part:
-            self.part = None
-        self.group.append(part)
-        self.window_files += 1
-        self.window_bytes += part.size
-        if len(self.group) < self.group_size:
-            return
-        self.window.append(self.group)
-        self.group, self.group_size = [], 1
+    def hand_over(self, group: List[Part]) -> None:
+        """Add a group to the window."""
+        self.window.append(group)
+        self.window_files += len(group)
+        self.window_bytes += sum(part.size for part in group)
         full = self.window_files >= WINDOW_FILES or self.window_bytes >= WINDOW_BYTES
         if full or time.monotonic() - self.window_since > WINDOW_SECONDS:
             self.close_window()
@@ -1710,23 +1912,12 @@ class Landing:
         self.window_files = self.window_bytes = 0
         self.window_since = time.monotonic()
 
-    def full_windows(self) -> Iterator[Result]:
-        """Put in place the windows that are settled; one other may go on settling beside the writing."""
-        while self.windows and (len(self.windows) > 1 or settled(self.windows[0])):
-            yield from self.commit()
-
     def finish(self) -> None:
-        """The frames are over: what is not complete has failed."""
-        halted = self.halt.is_set() or self.stop()
-        fault = stopped() if halted else Fault("transient", "the source broke off", phase="read")
         if self.part is not None:
-            self.fail(fault)
+            self.fail(self.broken_off())
         for item in list(self.filled):
-            self.drop({"item": item, "fault": fault})
-        if self.group:
-            self.group[-1].fault = self.group[-1].fault or fault
-            self.window.append(self.group)
-            self.group = []
+            self.drop({"item": item, "fault": self.broken_off()})
+        super().finish()
         self.close_window()
 
     def clear(self) -> None:
@@ -1756,10 +1947,7 @@ class Landing:
             for part, result in group:
                 if fault is not None and isinstance(result, Receipt):
                     result = Fault(fault.kind, fault.text, part.path, "destination", "sync", fault.errno)
-                if isinstance(result, Fault):
-                    named = {"item": part.facts["item"], "epoch": part.facts["epoch"], "destination": part.path}
-                    result.facts.update(named)
-                yield result
+                yield part.named(result) if isinstance(result, Fault) else result
 
     def resolve(self, group: List[Part]) -> List[Tuple[Part, Result]]:
         """All of a group into place, or none of it."""
@@ -1767,17 +1955,18 @@ class Landing:
             part.fault = part.fault or self.unproven(part)
         cause = next((part for part in group if part.fault is not None), None)
         if cause is None:
-            placing = Placing(self.tree, self.halted)
+            placing = self.placing()
             try:
                 return [(part, placing.receipt(part, self.proof)) for part in placing.all(group)]
             except (OSError, Fault) as error:
                 cause = placing.undo(error)
-        assert cause.fault is not None
+        fail_unit(group, cause)
         for part in group:
-            if part is not cause and (part.fault is None or not part.begun):
-                part.fault = same_unit(cause.fault, part.path)
             part.remove(self.tree)
         return [(part, part.fault) for part in group if part.fault is not None]
+
+    def placing(self) -> "Placing":
+        return Placing(self.tree, self.halted)
 
     def unproven(self, part: Part) -> Optional[Fault]:
         """Wait for a part to settle; the Fault when it is not what the source sent."""
@@ -1945,10 +2134,10 @@ class Placing:
             if state.st_size == part.said["size"]:
                 os.fsync(fd)
                 drop_cached(fd, 0, 0)
-                digest = digest_of(fd, state.st_size, "sha256", self.halted)
+                digest = digest_of(fd, 0, state.st_size, "sha256", self.halted)
         finally:
             os.close(fd)
-        return Proven(state.st_size, digest, state.st_mtime_ns, state.st_ino)
+        return Proven(state.st_size, digest, held_time(state.st_mtime_ns), state.st_ino)
 
     def adopt(self, part: Part, found: Proven) -> bool:
         """Take what is there if it is the same; Fault "conflict" if it is not and may not be replaced."""
@@ -2045,28 +2234,31 @@ WALKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity"
 
 
 class Plain:
-    """A file for the walk: data is skipped without being read, unless its sum is wanted."""
+    """A file, or a member of one, for the walk: data is skipped without being read, unless its sum is wanted."""
 
     packed = False
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, start: int = 0) -> None:
         self.fd = fd
         self.size = size
+        self.start = start  # of the member in its file; all else is told from here
         self.at = 0
 
     def begin(self, count: int) -> bytes:
         """The file's first bytes."""
-        return os.pread(self.fd, count, 0)
+        return os.pread(self.fd, min(count, self.size), self.start)
 
     def last(self, count: int) -> bytes:
         """The file's last bytes."""
-        return os.pread(self.fd, count, max(0, self.size - count))
+        count = min(count, self.size)
+        return os.pread(self.fd, count, self.start + self.size - count)
 
     def read(self, count: int) -> bytes:
         """Up to so many bytes; fewer only at the file's end."""
-        data = os.pread(self.fd, count, self.at)
+        count = min(count, self.rest())
+        data = os.pread(self.fd, count, self.start + self.at)
         while data and len(data) < count:
-            more = os.pread(self.fd, count - len(data), self.at + len(data))
+            more = os.pread(self.fd, count - len(data), self.start + self.at + len(data))
             if not more:
                 break
             data += more
@@ -2087,7 +2279,7 @@ class Plain:
         room = scratch()
         for offset in range(self.at, self.at + count, CHUNK):
             view = room[: min(CHUNK, self.at + count - offset)]
-            read_fully_at(self.fd, view, offset)
+            read_fully_at(self.fd, view, self.start + offset)
             yield view
 
     def rest(self) -> int:
@@ -2435,20 +2627,25 @@ def headers_of(file: Plain, path: str, limits: Limits) -> Tuple[Hdu, ...]:
     try:
         return walk_hdus(stream_of(file, path, limits), limits)
     except EOFError:
-        raise Fault("source changed", "the file became shorter while it was read") from None
+        raise became_shorter() from None
 
 
-def headers_at(tree: Tree, opening: threading.Lock, limits: Limits, path: str) -> Union[Tuple[Hdu, ...], Fault]:
-    """The HDUs of the file at a path, or its Fault. A tree is one thread's, so files are opened in turn."""
+def became_shorter() -> Fault:
+    return Fault("source changed", "the file became shorter while it was read")
+
+
+def headers_at(tree: Tree, opening: threading.Lock, limits: Limits, place: Place) -> Union[Tuple[Hdu, ...], Fault]:
+    """The HDUs of a file or member, or its Fault. A tree is one thread's, so files are opened in turn."""
     try:
         with opening:
-            fd, state = tree.open_file(checked(path))
+            fd, state = tree.open_file(checked(path_of(place)))
         try:
-            return headers_of(Plain(fd, state.st_size), path, limits)
+            start, size = extent_of(place, state.st_size)
+            return headers_of(Plain(fd, size, start), name_of(place), limits)
         finally:
             os.close(fd)
     except (OSError, Fault) as error:
-        return fault_of(error, path, "source", "headers")
+        return place_fault(error, place, "headers")
 
 
 # ----------------------------------------------------------------------------------------- the agent
@@ -2490,16 +2687,19 @@ class Agent:
             raise
         return tree
 
-    def open(self, marker: Optional[str]) -> str:
+    def open(self, marker: Optional[str], marks: bool = True) -> Optional[str]:
         """The root's marker, made at first use (None); one that is known must be there, or Fault "host down".
 
         A root that cannot be written to is known by the number of its folder instead: see `derived_marker`.
+        Without `marks` nothing is written at first use either; None where the root has no marker.
         """
         with Tree(self.root, self.links) as tree:
             if marker is None:
-                marker = first_marker(tree, self.instance)
-                Sweeping(tree, self.instance, of_marker).below(OWN)  # what a crash left of making one
-            check_marker(tree, marker)
+                marker = first_marker(tree, self.instance, marks)
+                if marks:
+                    Sweeping(tree, self.instance, of_marker).below(OWN)  # what a crash left of making one
+            if marker is not None:
+                check_marker(tree, marker)
         self.marker = marker
         return marker
 
@@ -2541,7 +2741,7 @@ class Agent:
                         return
                     result = filling.step(name, body)
                     if result is not None:
-                        yield result
+                        yield of_root(tree, self.instance, result) if isinstance(result, Fault) else result
             finally:
                 filling.close()
 
@@ -2555,27 +2755,33 @@ class Agent:
         if proof not in ("reread", "stream"):
             raise ValueError("proof must be reread or stream, not %r" % proof)
         with self.tree() as tree:
-            yield from Landing(tree, self, proof, stop).results(frames)
+            results = Landing(tree, self, proof, stop).results(frames)
+            try:
+                for result in results:
+                    yield of_root(tree, self.instance, result) if isinstance(result, Fault) else result
+            finally:
+                results.close()  # while the tree is still open
 
     def digest(
-        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+        self, places: Iterable[Place], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[Union[Tuple[str, int, str], Fault]]:
-        """(path, size, "algorithm:hex") of each file, or its Fault.
+        """(path, size, "algorithm:hex") of each file, or its Fault; of a member, by its name.
 
         `reread`: file and folder are synced and dropped from the page cache first, so that the disk is asked,
         and what is found is durable.
         """
         with self.tree() as tree:
-            for path in paths:
+            for place in places:
                 try:
-                    yield digest_at(tree, path, algorithm, reread, stop)
+                    yield digest_at(tree, place, algorithm, reread, stop)
                 except EOFError:
-                    yield Fault("source changed", "the file became shorter while it was read", path, "source", "read")
+                    yield place_fault(became_shorter(), place, "read")
                 except (OSError, Fault) as error:
-                    yield fault_of(error, path, "source", "read")
+                    yield place_fault(error, place, "read")
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[Union[Tuple[Hdu, ...], Fault]]:
-        """The HDUs of each FITS file (gunzipped on the fly where its name ends in .gz), or its Fault.
+    def headers(self, places: Iterable[Place], limits: Limits = LIMITS) -> Iterator[Union[Tuple[Hdu, ...], Fault]]:
+        """The HDUs of each FITS file (gunzipped on the fly where its name ends in .gz), or its Fault. Those of a
+        member have their places from where it begins.
 
         FITS 4.0 structure, held against the file's length: what is not FITS, cut short or damaged is "source
         corrupt", with the HDU, card and value, and a `code` in its facts. No header makes this read or hold more than
@@ -2584,11 +2790,11 @@ class Agent:
         with self.tree() as tree:
             look = functools.partial(headers_at, tree, threading.Lock(), limits)
             if not (limits.pixels or limits.sums) or limits.first is not None or WALKERS < 2:
-                for path in paths:
-                    yield look(path)
+                for place in places:
+                    yield look(place)
                 return
             pool = ThreadPoolExecutor(WALKERS)
-            walked = ahead(pool, look, paths, WALKERS)
+            walked = ahead(pool, look, places, WALKERS)
             try:
                 for _, future in walked:
                     yield future.result()
@@ -2604,6 +2810,26 @@ class Agent:
                 failed = synced_folders(tree, [folder_of(path) for path, result in results if result == path])
                 for path, result in results:
                     yield failed.get(folder_of(path), result) if result == path else result or path
+
+    def move(self, pairs: Iterable[Tuple[str, str]]) -> Iterator[Union[str, Fault]]:
+        """Give files, each by (path, new path), another path beneath the root: the new path when that is durable, or
+        the Fault (facts: from, to). What has the new path already is never replaced; folders are made; what is not a
+        file is refused, and so is another file system than the file's own.
+        """
+        with self.tree() as tree:
+            for batch in batches(pairs, WINDOW_FILES):
+                results = [(old, new, move(tree, old, new, self.folder_mode)) for old, new in batch]
+                yield from moved(tree, results)
+
+    def identify(self, paths: Iterable[str]) -> Iterator[Union[Identity, Fault, None]]:
+        """Which file, on which file system, each path leads to ("" to the root itself); None where there is nothing.
+
+        What has another `system` is not sure to be on other disks: file systems share them, and one that is mounted by
+        two machines, or a subvolume, has a number for each. A boot gives other numbers: nothing here is for keeping.
+        """
+        with self.tree() as tree:
+            for path in paths:
+                yield identify(tree, path)
 
     def space(self) -> Space:
         """The room on the root's file system."""
@@ -2704,7 +2930,61 @@ def folder_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def batches(items: Iterable[str], size: int) -> Iterator[List[str]]:
+def of_root(tree: Tree, instance: str, fault: Fault) -> Fault:
+    """The fault of a file that could not be written, told with what all beneath the root lacks. One for want of room
+    says "mounted" in its facts where the file lies on another file system than the root: the root has room then.
+    """
+    if fault.kind == "no space" and fault.side != "source":
+        if is_mounted(tree, fault.path):
+            fault.facts["mounted"] = True
+        elif fault.errno == errno.ENOSPC and has_no_inodes(tree):
+            fault.text = NO_INODES
+    return read_only(tree, instance, fault)
+
+
+def is_mounted(tree: Tree, path: str) -> bool:
+    """Whether the nearest folder of a path that is there lies on another file system than the root."""
+    while path:
+        path = folder_of(path)
+        try:
+            return os.fstat(tree.folder(path)).st_dev != os.fstat(tree.fd).st_dev
+        except OSError:
+            continue
+    return False
+
+
+def has_no_inodes(tree: Tree) -> bool:
+    try:
+        state = os.fstatvfs(tree.fd)
+    except OSError:
+        return False
+    return state.f_files > 0 and state.f_favail == 0
+
+
+def read_only(tree: Tree, instance: str, fault: Fault) -> Fault:
+    """The fault, told as "read-only" where nothing at all can be written beneath the root, and not in one place alone.
+
+    Tried by making a file: a file system that its kernel stopped after an error need not say so when it is asked.
+    """
+    if fault.errno != errno.EROFS or fault.side == "source":
+        return fault
+    part = Part({"item": 0, "epoch": 0, "path": MARKER})
+    try:
+        part.make(tree, instance, None)
+        os.close(part.fd)
+    except (OSError, Fault) as error:
+        if error.errno != errno.EROFS:
+            return fault
+        fault.kind, fault.text = "read-only", READ_ONLY
+    finally:
+        part.remove(tree)
+    return fault
+
+
+T = TypeVar("T")
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[List[T]]:
     iterator = iter(items)
     batch = list(itertools.islice(iterator, size))
     while batch:
@@ -2720,18 +3000,20 @@ def find(tree: Tree, path: str) -> Union[FileInfo, Fault, None]:
     except (OSError, Fault) as error:
         return fault_of(error, path, "source", "find")
     if stat.S_ISREG(state.st_mode):
-        return FileInfo(path, state.st_size, state.st_mtime_ns)
+        return FileInfo(path, state.st_size, held_time(state.st_mtime_ns))
     text = "the name is taken by %s, not a file" % what_is(state.st_mode)
     return Fault("refused", text, path, "source", "find", facts={"not_a_file": True})
 
 
-def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -> Tuple[str, int, str]:
+def digest_at(tree: Tree, place: Place, algorithm: str, reread: bool, stop: Stop) -> Tuple[str, int, str]:
+    path = path_of(place)
     fd, state = tree.open_file(checked(path))
     try:
+        offset, size = extent_of(place, state.st_size)
         if reread:
             make_durable(tree, fd, path)
-            drop_cached(fd, 0, 0)
-        return path, state.st_size, digest_of(fd, state.st_size, algorithm, stop)
+            drop_cached(fd, 0, 0)  # all of it, whatever is wanted: a page that is only half within is not dropped
+        return name_of(place), size, digest_of(fd, offset, size, algorithm, stop)
     finally:
         os.close(fd)
 
@@ -2761,8 +3043,85 @@ def remove(tree: Tree, path: str) -> Union[str, Fault, None]:
     return path
 
 
+def move(tree: Tree, old: str, new: str, folder_mode: Optional[int]) -> Optional[Fault]:
+    """Rename a regular file beneath the root, never replacing one; its folders are still to be synced."""
+    try:
+        movable(tree, old)
+    except (OSError, Fault) as error:
+        return fault_of(error, old, "source", "move")
+    try:
+        tree.make_folder(folder_of(may_change(new)), folder_mode)
+        folder, name = movable(tree, old)  # opened again: what is kept open is bounded
+        rename_new(folder, name, *tree.place(new))
+    except (OSError, Fault) as error:
+        return move_trouble(error, new)
+    return None
+
+
+def movable(tree: Tree, path: str) -> Tuple[int, bytes]:
+    """The folder and name of a file that may be moved; Fault "refused" for what is no file."""
+    folder, name = tree.place(may_change(path))
+    state = lstat(folder, name)
+    if not stat.S_ISREG(state.st_mode):
+        raise Fault("refused", "it is %s, not a file" % what_is(state.st_mode), path)
+    return folder, name
+
+
+def move_trouble(error: Union[OSError, Fault], new: str) -> Fault:
+    """What kept a file from its new path."""
+    fault = fault_of(error, new, "destination", "move")
+    if fault.errno == errno.EXDEV:
+        fault.text = "it is on another file system than the file: that is moved by copying it"
+    elif fault.errno == errno.EEXIST:
+        fault.text = "another file has the name"
+    return fault
+
+
+def moved(tree: Tree, results: List[Tuple[str, str, Optional[Fault]]]) -> Iterator[Union[str, Fault]]:
+    """Make a batch of moves durable, each (path, new path, its fault), and say what became of each.
+
+    The new names first: a crash in between may then leave a file two names, and none without one.
+    """
+    done = [(old, new) for old, new, fault in results if fault is None]
+    failed = synced_folders(tree, [folder_of(new) for _, new in done] + [folder_of(old) for old, _ in done])
+    for old, new, fault in results:
+        yield move_result(old, new, fault or failed.get(folder_of(new)) or failed.get(folder_of(old)))
+
+
+def move_result(old: str, new: str, fault: Optional[Fault]) -> Union[str, Fault]:
+    """What became of one file of a batch; the fault of a folder's sync is that of all files that came from or to it."""
+    if fault is None:
+        return new
+    done = "it was moved, and whether that is durable is not known: " if fault.phase == "sync" else ""
+    facts = {"from": old, "to": new}
+    return Fault(fault.kind, done + fault.text, fault.path, fault.side, fault.phase, fault.errno, facts)
+
+
+def identify(tree: Tree, path: str) -> Union[Identity, Fault, None]:
+    try:
+        state = tree.look(checked(path))[2] if path else os.fstat(tree.fd)
+        return Identity("%s:%d" % (machine(), state.st_dev), state.st_ino)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, Fault) as error:
+        return fault_of(error, path, "source", "identify")
+
+
+@functools.lru_cache(maxsize=None)
+def machine() -> str:
+    """What tells this machine, since it was booted, from all others; containers on it are no others."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return str(uuid.UUID(file.read(100).decode("ascii").strip()))
+    except (OSError, ValueError):
+        node = uuid.getnode()
+    if node >> 40 & 1:  # a random one, another in each process (RFC 4122, 4.5)
+        raise Fault("unsupported", "this machine has neither a boot's number nor a network address to be told by")
+    return "%012x" % node
+
+
 def may_change(path: str) -> str:
-    """The path, if it is one that may be landed on or removed: not the root's marker."""
+    """The path, if it is one that may be landed on, moved or removed: not the root's marker."""
     if checked(path) == MARKER:
         raise Fault("refused", "the root's marker is Stager's own", path)
     return path
@@ -2824,6 +3183,8 @@ class Sweeping:
 
 # ------------------------------------------------------------------------------------------- markers
 
+READ_ONLY = "the file system is read-only"
+NO_INODES = "the file system has no inodes left: it holds as many files as it can"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -2862,10 +3223,11 @@ def check_marker(tree: Tree, marker: str) -> None:
     raise Fault("host down", text, MARKER, phase="open", facts={"expected": marker, "found": found})
 
 
-def first_marker(tree: Tree, instance: str) -> str:
-    """Take the marker that is there, or make one; several may try at once, and one of them makes it."""
+def first_marker(tree: Tree, instance: str, marks: bool) -> Optional[str]:
+    """Take the marker that is there, or make one; several may try at once, and one of them makes it. Without `marks`
+    none is made: None where there is none."""
     try:
-        return read_marker(tree) or made_marker(tree, instance)
+        return read_marker(tree) or (made_marker(tree, instance) if marks else None)
     except OSError as error:
         if error.errno in UNWRITABLE:
             return derived_marker(tree)
@@ -2903,7 +3265,7 @@ def made_marker(tree: Tree, instance: str) -> str:
 
 # Over a channel both ends send frames: magic, what it is, size, body. A message is JSON, [name, body]; data are
 # bytes. Nothing that a shell prints can be taken for one: the first is looked for behind a greeting with a nonce.
-PROTOCOL = 2
+PROTOCOL = 4
 GREETING = b"\nstager-agent "
 HEAD = struct.Struct(">2sHI")
 MAGIC = b"\xf5S"
@@ -3065,6 +3427,15 @@ def want_from(fields: List[Any]) -> Want:
     return want._replace(piece=Piece(header.encode("latin-1"), tuple(Cut(*cut) for cut in cuts), pad))
 
 
+def plain_place(place: Place) -> Union[str, List[Any]]:
+    """A place as a message carries it."""
+    return place if isinstance(place, str) else list(place)
+
+
+def place_from(body: Any) -> Place:
+    return body if isinstance(body, str) else Member(*body)
+
+
 def send_unit(out: Outgoing, unit: List[Want]) -> None:
     """Ask for a unit, want by want."""
     for want in unit:
@@ -3187,8 +3558,8 @@ class Server:
         self.agent = Agent(root, **options)
         self.agent.marker = marker
 
-    def on_open(self, marker: Optional[str]) -> None:
-        self.answer("marker", self.served().open(marker))
+    def on_open(self, marker: Optional[str], marks: bool) -> None:
+        self.answer("marker", self.served().open(marker, marks))
 
     def on_clock(self) -> None:
         self.answer("clock", self.served().clock())
@@ -3212,14 +3583,20 @@ class Server:
             else:
                 self.answer("info", found and list(found))
 
-    def on_digest(self, paths: List[str], algorithm: str, reread: bool) -> None:
-        self.results("digest", self.served().digest(paths, algorithm, reread, self.stop))
+    def on_digest(self, places: List[Any], algorithm: str, reread: bool) -> None:
+        self.results("digest", self.served().digest(map(place_from, places), algorithm, reread, self.stop))
 
     def on_remove(self, paths: List[str]) -> None:
         self.results("removed", self.served().remove(paths))
 
-    def on_headers(self, paths: List[str], limits: List[Any]) -> None:
-        for found in self.served().headers(paths, Limits(*limits)):
+    def on_move(self, pairs: List[List[str]]) -> None:
+        self.results("moved", self.served().move((old, new) for old, new in pairs))
+
+    def on_identify(self, paths: List[str]) -> None:
+        self.results("identity", self.served().identify(paths))
+
+    def on_headers(self, places: List[Any], limits: List[Any]) -> None:
+        for found in self.served().headers(map(place_from, places), Limits(*limits)):
             if isinstance(found, Fault):
                 self.answer("fault", plain_fault(found))
                 continue
@@ -3288,6 +3665,8 @@ CALLS = (
     "find",
     "digest",
     "remove",
+    "move",
+    "identify",
     "headers",
     "sweep",
     "gunzip",

@@ -13,13 +13,27 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from transfers.agent import checked, facts_of, fault_from, piece_size
+from transfers.agent import Member, checked, facts_of, fault_from, name_of, piece_size
 from transfers.errors import SIDES
-from transfers.hosts import Fault, FileInfo, Filled, Frame, Hdu, Limits, Opened, Receipt, Skipped, Want
+from transfers.hosts import (
+    Fault,
+    FileInfo,
+    Filled,
+    Frame,
+    Hdu,
+    Identity,
+    Limits,
+    Opened,
+    Place,
+    Receipt,
+    Skipped,
+    Want,
+)
 
 T = TypeVar("T")
 
 DIGEST = re.compile(r"[a-z0-9_]{1,16}:[0-9a-f]{1,128}")
+SYSTEM = re.compile(r"[0-9a-f-]{1,40}:[0-9]{1,20}")
 INTEGER = range(-(1 << 63), 1 << 63)  # what a database holds
 INODE = range(1 << 64)
 SIZE = range(1 << 63)
@@ -137,23 +151,45 @@ def removed_at(path: str, body: Any) -> str:
     return path
 
 
-def digest_at(algorithm: str, path: str, body: Any) -> tuple[str, int, str]:
-    """The size and digest of the file at the path."""
+def moved_to(pair: tuple[str, str], body: Any) -> str:
+    """The new path of a file that was to be moved."""
+    if body != pair[1]:
+        refuse("another path than was asked for", body)
+    return pair[1]
+
+
+def identity_at(path: str, body: Any) -> Identity | None:
+    """Which file is at the path; it tells of nothing but what the far side says of itself."""
+    if body is None:
+        return None
+    found = made_of(Identity, body)
+    if not SYSTEM.fullmatch(found.system):
+        refuse(f"no identity of {path}", body)
+    return found
+
+
+def digest_at(algorithm: str, place: Place, body: Any) -> tuple[str, int, str]:
+    """The size and digest of the file, or member."""
     if not isinstance(body, list) or [type(value) for value in body] != [str, int, str]:
         refuse("no digest", body)
     found, size, digest = body
-    if found != path or size not in SIZE or not digest.startswith(f"{algorithm}:") or not DIGEST.fullmatch(digest):
+    sizes = SIZE if isinstance(place, str) else {place.size}
+    if found != name_of(place) or size not in sizes or not digest.startswith(f"{algorithm}:"):
         refuse("no digest of what was asked for", body)
-    return path, size, digest
+    if not DIGEST.fullmatch(digest):
+        refuse("no digest", body)
+    return found, size, digest
 
 
-def hdus_of(limits: Limits, frames: Callable[[], tuple[str, Any]], path: str, body: Any) -> tuple[Hdu, ...]:
+def hdus_of(limits: Limits, frames: Callable[[], tuple[str, Any]], place: Place, body: Any) -> tuple[Hdu, ...]:
     """The HDUs that a message announces; their header bytes follow it."""
     rows: list[Any] = body if isinstance(body, list) else [None]
     if len(rows) > limits.hdus or not all(_is_hdu(row) for row in rows):
-        refuse(f"no HDUs of {path}")
+        refuse(f"no HDUs of {name_of(place)}")
     if sum(row[0] for row in rows) > limits.header_bytes:
-        refuse(f"more header bytes than asked for of {path}")
+        refuse(f"more header bytes than asked for of {name_of(place)}")
+    if isinstance(place, Member) and any(_reaches_beyond(place.size, *row) for row in rows):
+        refuse(f"HDUs beyond the end of {place.name}")
     return tuple(Hdu(offset, _header(length, frames), *facts) for length, offset, *facts in rows)
 
 
@@ -168,6 +204,11 @@ def _is_hdu(row: Any) -> bool:
         and (datasum is None or (type(datasum) is int and datasum in SUM))
         and type(packed) is bool
     )
+
+
+def _reaches_beyond(size: int, length: int, offset: int, data_offset: int, *rest: Any) -> bool:
+    """Whether the header of an HDU ends beyond a file of this size, where it is not told of what that unpacks to."""
+    return not rest[-1] and max(offset + length, data_offset) > size
 
 
 def _header(length: int, frames: Callable[[], tuple[str, Any]]) -> bytes:
@@ -204,7 +245,7 @@ class Asked:
             self._units.append((self._asked, len(unit)))
         self.open.extend(unit)
         self._asked += len(unit)
-        self.bytes += sum(size_of(want) for want in unit)
+        self.bytes += sum(size_wanted(want) or 0 for want in unit)
 
     def frame(self, name: str, body: Any) -> Frame:
         """The frame, if it may come now. After an "end" or "fault" its want is open no more."""
@@ -226,7 +267,7 @@ class Asked:
             refuse(f"{name} within a file")
         self._said = None
         self._answered += 1
-        self.bytes -= size_of(self.open.popleft())
+        self.bytes -= size_wanted(self.open.popleft()) or 0
         return frame
 
     def _first(self, name: str, body: Any) -> Frame:
@@ -241,22 +282,25 @@ class Asked:
         for value, bounds in ((size, SIZE), (mtime_ns, INTEGER)):
             if value is not None and (type(value) is not int or value not in bounds):
                 refuse("no size or time", value)
+        want = self.open[0]
+        if want.is_member and (mtime_ns != want.mtime_ns or size not in {None, size_wanted(want)}):
+            refuse("another member than was asked for", body)
         self._said, self._come = {"size": size, "mtime_ns": mtime_ns}, 0
-        return facts_of(self.open[0], size, mtime_ns)
+        return facts_of(want, size, mtime_ns)
 
     def _end(self, want: Want, said: dict[str, Any], body: Any) -> dict[str, Any]:
-        """A whole file, as it was wanted: the source itself compares, and one that does not is not believed."""
+        """A whole file or member, as wanted: the source itself compares, and one that does not is not believed."""
         if not isinstance(body, dict):
             refuse("no end", body)
         size, digest = body.get("size"), body.get("digest")
         if type(size) is not int or size != self._come or size != said["size"] or not isinstance(digest, str):
             refuse("an end of other data", body)
-        if want.stretch is not None:
-            right = (size, digest) == (want.stretch[1], "")
-        elif want.piece is not None:
+        if want.piece is not None:
             right = size == piece_size(want.piece) and digest.startswith("sha256:")
+        elif want.stretch is not None and not want.is_member:
+            right = (size, digest) == (want.stretch[1], "")
         else:
-            right = size == (size if want.size is None else want.size) and digest.startswith("sha256:")
+            right = size_wanted(want) in {None, size} and digest.startswith("sha256:")
             listed = (want.digest or "").lower()
             right = right and (digest == listed or not listed.startswith("sha256:"))
         if not right or (digest and not DIGEST.fullmatch(digest)):
@@ -264,11 +308,11 @@ class Asked:
         return {"size": size, "digest": digest}
 
 
-def size_of(want: Want) -> int:
-    """The bytes that are to come for a want, as far as they are known."""
-    if want.stretch is not None:
-        return want.stretch[1]
-    return piece_size(want.piece) if want.piece is not None else want.size or 0
+def size_wanted(want: Want) -> int | None:
+    """The bytes that are to come for a want, where they are known."""
+    if want.piece is not None:
+        return piece_size(want.piece)
+    return want.stretch[1] if want.stretch is not None else want.size
 
 
 # What is landed, filled and carried.
@@ -400,9 +444,8 @@ class Carried:
     def receipt(self, body: Any) -> Receipt:
         receipt = made_of(Receipt, body)
         want = self._answered((receipt.item, receipt.path))
-        size = piece_size(want.piece) if want.piece is not None else want.size
         listed = (want.digest or "").lower() if want.piece is None else ""
-        if size not in {None, receipt.size} or (listed.startswith("sha256:") and listed != receipt.digest):
+        if size_wanted(want) not in {None, receipt.size} or (listed.startswith("sha256:") and listed != receipt.digest):
             refuse("a receipt for something else than was wanted", body)
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", receipt.digest) or receipt.proof not in self._proofs:
             refuse("a receipt without proof", body)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transfers.agent import facts_of, units_of
 from transfers.errors import Conflict, SourceChanged, SourceMissing, TransferError
-from transfers.hosts import FileInfo, Host, Opened, Receipt, Stop, Want, never, only
+from transfers.hosts import FileInfo, Host, Member, Opened, Place, Receipt, Stop, Want, never, only
 from transfers.lanes import Lanes, OnBytes, Result, as_result
 from transfers.streams import Streams
 
@@ -58,7 +58,7 @@ def _to_send(
         asked = list(units_of(one for one in lot if isinstance(one, Want)))
         singles = [unit[0] for unit in asked if len(unit) == 1 and unit[0].piece is None]
         settled = set()
-        for want, result in _already_there(source, destination, singles, stop) if singles and not stop() else ():
+        for want, result in already_there(source, destination, singles, stop) if singles and not stop() else ():
             settled.add(id(want))
             yield want, result
         yield from (unit for unit in asked if id(unit[0]) not in settled)
@@ -80,15 +80,15 @@ def _same_unit(before: Want | Result, want: Want) -> bool:
     return isinstance(before, Want) and (before.item, before.epoch) == (want.item, want.epoch)
 
 
-def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = None) -> Receipt:
+def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = None, item: int = 0) -> Receipt:
     """Land bytes that were made here as a file, proven like any other; what is there and equal is adopted.
 
-    `epoch` names the part (of item 0), so that one that a crash left can be swept; without it, a random one.
+    `item` and `epoch` name the part, so that one that a crash left can be swept; without `epoch`, a random one.
 
     Raises the TransferError that the landing ended with.
     """
     own = secrets.randbelow(1 << 31) if epoch is None else epoch
-    want = Want(0, own, path, path, len(data))
+    want = Want(item, own, path, path, len(data))
     body = ("end", {"size": len(data), "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"})
     frames = [("unit", 1), facts_of(want, len(data), time.time_ns()), ("data", data), body]
     result = only(destination.land(frames))
@@ -98,7 +98,7 @@ def land_bytes(destination: Host, path: str, data: bytes, epoch: int | None = No
     return result
 
 
-def _already_there(source: Host, destination: Host, wants: Sequence[Want], stop: Stop) -> Iterator[Result]:
+def already_there(source: Host, destination: Host, wants: Sequence[Want], stop: Stop) -> Iterator[Result]:
     """Results of the wants whose destination has the name already: adopted, a conflict, or why neither.
 
     Those to be replaced are left to the landing.
@@ -139,7 +139,7 @@ def _compared(source: Host, destination: Host, taken: Sequence[tuple[Want, FileI
             same_size.append((want, there))
         else:
             results.append((want, error))
-    unknown = [want.source for want, _ in same_size if _known(want) is None]
+    unknown = [_place(want) for want, _ in same_size if _known(want) is None]
     asked = source.digest(unknown, stop=stop)
     proven = destination.digest((there.path for _, there in same_size), reread=True, stop=stop)
     for (want, there), digest in zip(same_size, proven, strict=True):
@@ -157,6 +157,14 @@ def _compared(source: Host, destination: Host, taken: Sequence[tuple[Want, FileI
     return results
 
 
+def _place(want: Want) -> Place:
+    """What is read for a want: the source, or a member of it."""
+    if want.stretch is None or not want.is_member:
+        return want.source
+    offset, size = want.stretch
+    return Member(want.source, offset, size, want.source)
+
+
 def _known(want: Want) -> str | None:
     """The sha256 that the source is known to hold, so that it need not be read."""
     digest = want.digest or ""
@@ -167,12 +175,15 @@ def _unlike(
     source: Host, destination: Host, want: Want, there: FileInfo, now: FileInfo | TransferError | None
 ) -> TransferError | None:
     """Why the file that is there cannot be the source's, told without reading either; None if it may be."""
-    if isinstance(now, FileInfo):
+    size: int | None
+    if want.stretch is not None and want.is_member:
+        size = want.stretch[1]  # what was found is the file that it lies in
+    elif isinstance(now, FileInfo):
         if want.size not in {None, now.size} or want.mtime_ns not in {None, now.mtime_ns}:
             facts = {"size": now.size, "mtime_ns": now.mtime_ns}
             text = "it is not as it was when it was planned"
             return SourceChanged(text, host=source.name, side="source", phase="find", path=want.source, facts=facts)
-        size: int | None = now.size
+        size = now.size
     elif _known(want) is not None:
         size = want.size  # what is there can be proven without the source
     elif now is None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 # Hex digits of each algorithm that a list may bring.
 ALGORITHMS = {"sha256": 64, "md5": 32, "sha1": 40, "sha512": 128, "adler32": 8, "crc32": 8}
+PRINTED_AS_NUMBERS = frozenset({"adler32", "crc32"})  # by many programs: without the zeros that they begin with
 BY_LENGTH = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 LINE_BYTES = 1 << 16
 
@@ -50,9 +51,22 @@ def parse(text: str) -> Digest:
     length = ALGORITHMS.get(algorithm)
     if not colon or length is None:
         raise ValueError(f"{text!r} is not algorithm:hex with one of {', '.join(ALGORITHMS)}")
-    if not re.fullmatch(f"[0-9a-fA-F]{{{length}}}", digits):
+    if not is_digest(algorithm, digits):
         raise ValueError(f"a {algorithm} digest has {length} hex digits, unlike {digits!r}")
     return Digest(algorithm, digits.lower())
+
+
+def as_printed(algorithm: str | None, digits: str) -> str:
+    """The hex digits that a program printed, in lower case; where it printed a number, with the zeros it left out."""
+    digits = digits.lower()
+    if algorithm in PRINTED_AS_NUMBERS and re.fullmatch("[0-9a-f]+", digits):
+        return digits.zfill(ALGORITHMS[algorithm])
+    return digits
+
+
+def is_digest(algorithm: str | None, digits: str) -> bool:
+    """Whether digits could be a digest of the algorithm: so many of hex as it has."""
+    return re.fullmatch(f"[0-9a-fA-F]{{{ALGORITHMS.get(algorithm or '', 0)}}}", digits) is not None
 
 
 def listed(lines: Iterable[bytes], algorithm: str | None = None) -> Iterator[Listed]:

@@ -6,6 +6,7 @@
     |- HostDown            the host or its root is not there: wait for it
     |- NoSpace             wait for room
     |- Refused             keys, permissions, paths: a person must act
+    |  `- ReadOnly         the whole host takes no changes: wait until it does
     |- SourceChanged       plan the item anew
     |- SourceMissing       the source has no such file
     |- SourceCorrupt       the source's bytes are not what they should be
@@ -57,10 +58,14 @@ class TransferError(Exception):
         self.facts = dict(facts or {})
 
     def __str__(self) -> str:
+        return self.advising(self.advice)
+
+    def advising(self, advice: str) -> str:
+        """Its sentence, with another advice where more is known than that it happened."""
         place = ":".join(part for part in (self.host, self.path) if part)
         who = f"{self.kind} at the {self.side}" if self.side else self.kind
         when = f" ({self.phase})" if self.phase else ""
-        return shown(f"{place + ': ' if place else ''}{self.text}{when} - {who}; {self.advice}")
+        return shown(f"{place + ': ' if place else ''}{self.text}{when} - {who}; {advice}")
 
     def at(self, side: str) -> TransferError:
         """The same error, told of the side that the host stood on."""
@@ -117,6 +122,11 @@ class Refused(TransferError):
     advice = "correct the path, permission or key, then release the item"
 
 
+class ReadOnly(Refused):
+    kind = "read-only"
+    advice = "make it writable again; work to it waits until then, and goes on by itself"
+
+
 class SourceChanged(TransferError):
     kind = "source changed"
     advice = "submit the manifest again once the file no longer changes"
@@ -155,6 +165,7 @@ BY_KIND: dict[str, type[TransferError]] = {
         HostDown,
         NoSpace,
         Refused,
+        ReadOnly,
         SourceChanged,
         SourceMissing,
         SourceCorrupt,

@@ -18,9 +18,12 @@ from transfers.agent import (
     Filled,
     Frame,
     Hdu,
+    Identity,
     Limits,
+    Member,
     Opened,
     Piece,
+    Place,
     Receipt,
     Skipped,
     Space,
@@ -28,12 +31,15 @@ from transfers.agent import (
     Want,
     never,
 )
-from transfers.errors import TransferError
+from transfers.errors import TransferError, Unsupported
 
 T = TypeVar("T")
 
+UNKNOWN = 2**63 - 1  # in a Space: bytes of a store that does not say how much room it has
+
 __all__ = [
     "LIMITS",
+    "UNKNOWN",
     "Buffer",
     "Clock",
     "Cut",
@@ -43,14 +49,20 @@ __all__ = [
     "Frame",
     "Hdu",
     "Host",
+    "Identity",
     "Limits",
+    "Lost",
+    "Member",
     "Opened",
     "Piece",
+    "Place",
     "Receipt",
+    "Residency",
     "Skipped",
     "Space",
     "Stop",
     "Want",
+    "identity_of",
     "never",
     "only",
 ]
@@ -62,11 +74,41 @@ def only(results: Iterable[T]) -> T:
     return result
 
 
+def identity_of(host: Host, path: str = "") -> Identity | None:
+    """Which file this is and on which file system it lies ("" is the root); None where there is none, or where the host
+    cannot tell. Raises TransferError for what else went wrong."""
+    try:
+        found = only(host.identify([path]))
+    except Unsupported:
+        return None
+    if isinstance(found, TransferError) and not isinstance(found, Unsupported):
+        raise found
+    return found if isinstance(found, Identity) else None
+
+
 class Clock(NamedTuple):
     """A host's clock against this machine's: seconds ahead (None: it has none to ask), and the round trip's length."""
 
     offset_s: float | None
     round_trip_s: float
+
+
+class Residency(NamedTuple):
+    """Where a store has a file now: "online" (it can be read at once), "offline" (on tape), "staging" (on its way from
+    there) or "lost". `volume` and `position` say where on tape, where the store tells."""
+
+    state: str
+    volume: str | None = None
+    position: int | None = None
+
+
+class Lost(NamedTuple):
+    """A file that should be there, by what is known of the host, and is not, or not whole."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    why: str
 
 
 class Host(Protocol):
@@ -102,13 +144,30 @@ class Host(Protocol):
         ...
 
     @property
+    def stages(self) -> bool:
+        """Whether its files may be offline, to be asked for before they can be read."""
+        ...
+
+    @property
+    def seeks(self) -> bool:
+        """Whether a stretch of a file can be read without bringing all of it here."""
+        ...
+
+    @property
+    def own_digest(self) -> str | None:
+        """The algorithm of a digest that the store itself makes of its files: what a proof by "store" rests on."""
+        ...
+
+    @property
     def round_trip_s(self) -> float:
         """How long a question and its answer took when that was last seen; 0 for what is near, or not yet asked."""
         ...
 
-    def open(self, marker: str | None) -> str: ...
+    def open(self, marker: str | None, marks: bool = True) -> str | None: ...
 
-    def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]: ...
+    def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped | Lost]:
+        """Only a store whose bundles are known can say what is Lost."""
+        ...
 
     def find(self, paths: Iterable[str]) -> Iterator[FileInfo | TransferError | None]: ...
 
@@ -131,10 +190,12 @@ class Host(Protocol):
         ...
 
     def digest(
-        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
-    ) -> Iterator[tuple[str, int, str] | TransferError]: ...
+        self, places: Iterable[Place], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+    ) -> Iterator[tuple[str, int, str] | TransferError]:
+        """(path, size, "algorithm:hex") of each file; of a member, its name, size and digest."""
+        ...
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
+    def headers(self, places: Iterable[Place], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
         """The HDUs of each FITS file. Sums that `limits` asks for are made where the file lies, over SFTP here.
 
         What a file is not sound for is SourceCorrupt, with a `code` in its facts, and the number of the `hdu`.
@@ -146,6 +207,27 @@ class Host(Protocol):
         ...
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]: ...
+
+    def move(self, pairs: Iterable[tuple[str, str]]) -> Iterator[str | TransferError]:
+        """Give files other paths beneath the root, durably and never replacing one; the new path of each."""
+        ...
+
+    def identify(self, paths: Iterable[str]) -> Iterator[Identity | TransferError | None]:
+        """On which file system each file lies, and which file it is there; None where there is none. Two copies of one
+        `system` are lost together."""
+        ...
+
+    def lies_in(self, paths: Iterable[str]) -> Iterator[str]:
+        """The file of the host that each path lies in: itself, or on a store the bundle that it is a member of."""
+        ...
+
+    def residency(self, paths: Iterable[str]) -> Iterator[Residency | TransferError]:
+        """Where the store has each file now, by its path as it lies there (see `lies_in`)."""
+        ...
+
+    def stage(self, paths: Iterable[str]) -> Iterator[TransferError | None]:
+        """Ask for files to be brought online, waiting for none: None for each that was asked for."""
+        ...
 
     def space(self) -> Space: ...
 

@@ -166,6 +166,7 @@ class Lanes:
         return (
             len(unit) == 1
             and want.piece is None
+            and want.stretch is None  # a member is a stretch already
             and (want.size or 0) >= LEAST_CUT
             and (want.digest is None or want.digest.startswith("sha256:"))
             and self._may_cut

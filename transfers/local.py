@@ -14,8 +14,10 @@ from transfers.agent import (
     Filled,
     Frame,
     Hdu,
+    Identity,
     Limits,
     Opened,
+    Place,
     Receipt,
     Skipped,
     Space,
@@ -23,13 +25,14 @@ from transfers.agent import (
     Want,
     never,
 )
+from transfers.disks import OnDisk
 from transfers.errors import TransferError, from_fault, from_os_error
 from transfers.hosts import Clock
 
 T = TypeVar("T")
 
 
-class LocalHost:
+class LocalHost(OnDisk):
     """Files beneath a folder of this machine. Here the agent's faults become this host's errors."""
 
     kind = "local"
@@ -56,9 +59,9 @@ class LocalHost:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.root!r})"
 
-    def open(self, marker: str | None) -> str:
+    def open(self, marker: str | None, marks: bool = True) -> str | None:
         with self._border("open"):
-            return self.agent.open(marker)
+            return self.agent.open(marker, marks)
 
     def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]:
         with self._border("scan"):
@@ -87,12 +90,12 @@ class LocalHost:
         yield from self._each("land", self.agent.carry(wants, proof, stop))
 
     def digest(
-        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+        self, places: Iterable[Place], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[tuple[str, int, str] | TransferError]:
-        yield from self._each("digest", self.agent.digest(paths, algorithm, reread, stop))
+        yield from self._each("digest", self.agent.digest(places, algorithm, reread, stop))
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
-        yield from self._each("headers", self.agent.headers(paths, limits))
+    def headers(self, places: Iterable[Place], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
+        yield from self._each("headers", self.agent.headers(places, limits))
 
     def gunzip(self, want: Want, most: int, stop: Stop = never) -> str:
         with self._border("unpack"):
@@ -100,6 +103,12 @@ class LocalHost:
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
         yield from self._each("remove", self.agent.remove(paths))
+
+    def move(self, pairs: Iterable[tuple[str, str]]) -> Iterator[str | TransferError]:
+        yield from self._each("move", self.agent.move(pairs))
+
+    def identify(self, paths: Iterable[str]) -> Iterator[Identity | TransferError | None]:
+        yield from self._each("identify", self.agent.identify(paths))
 
     def space(self) -> Space:
         with self._border("space"):

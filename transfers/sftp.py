@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from transfers.agent import (
@@ -20,13 +20,16 @@ from transfers.agent import (
     Fault,
     Opened,
     batches,
+    became_shorter,
     checked,
     fault_of,
     folder_of,
-    may_change,
+    moved,
+    place_fault,
     synced_folders,
     what_is,
 )
+from transfers.disks import OnDisk
 from transfers.errors import TransferError, Unsupported, from_fault, from_os_error
 from transfers.hosts import (
     Clock,
@@ -34,7 +37,9 @@ from transfers.hosts import (
     Filled,
     Frame,
     Hdu,
+    Identity,
     Limits,
+    Place,
     Receipt,
     Skipped,
     Space,
@@ -43,14 +48,16 @@ from transfers.hosts import (
     never,
 )
 from transfers.paramiko_client import ParamikoClient, about
+from transfers.sftp_changing import move, remove
 from transfers.sftp_landing import FarLanding
 from transfers.sftp_marking import Sweeping, check_marker, first_marker, of_marker
 from transfers.sftp_reading import Reader, digest_at, headers_at
 from transfers.sftp_sessions import Sessions
 from transfers.sftp_tree import LINK, ROOM, SYNC, Tree, scan
+from transfers.without_agent import ThroughHere
 
 
-class SftpHost:
+class SftpHost(ThroughHere, OnDisk):
     """Files beneath a folder of a host behind SFTP. Here faults and the server's words become this host's errors."""
 
     far = True
@@ -87,13 +94,15 @@ class SftpHost:
     def __repr__(self) -> str:
         return f"SftpHost({self.name!r}, {self.root!r})"
 
-    def open(self, marker: str | None) -> str:
+    def open(self, marker: str | None, marks: bool = True) -> str | None:
         with self._border("open"), self.sessions.one() as session:
             tree = Tree(session, self.root, self.links)
             if marker is None:
-                marker = first_marker(tree, self.instance)
-                Sweeping(tree, self.instance, of_marker).below(".stager")  # what a crash left of making one
-            check_marker(tree, marker)
+                marker = first_marker(tree, self.instance, marks)
+                if marks:
+                    Sweeping(tree, self.instance, of_marker).below(".stager")  # what a crash left of making one
+            if marker is not None:
+                check_marker(tree, marker)
         self.marker = marker
         self.round_trip_s = self.clock().round_trip_s
         return marker
@@ -134,47 +143,47 @@ class SftpHost:
     def fill(self, frames: Iterable[Frame], stop: Stop = never) -> Iterator[Filled | TransferError]:
         raise Unsupported("files over SFTP are written by one stream each", host=self.name, phase="fill")
 
-    def carry(
-        self, wants: Iterable[Want], proof: str = "reread", stop: Stop = never
-    ) -> Iterator[Receipt | TransferError]:
-        """SFTP cannot copy on the far side: the bytes come here and go back."""
-        frames = self.read(wants)
-        try:
-            yield from self.land(frames, proof, stop)
-        finally:
-            if isinstance(frames, Generator):
-                frames.close()
-
     def digest(
-        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+        self, places: Iterable[Place], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[tuple[str, int, str] | TransferError]:
         with self._border("digest"), self._tree() as tree:
-            for path in paths:
+            for place in places:
                 try:
-                    yield digest_at(tree, path, algorithm, reread, stop)
+                    yield digest_at(tree, place, algorithm, reread, stop)
                 except EOFError:
-                    text = "the file became shorter while it was read"
-                    yield self._error(Fault("source changed", text, path, "source", "read"))
+                    yield self._error(place_fault(became_shorter(), place, "read"))
                 except (OSError, Fault) as error:
-                    yield self._error(fault_of(error, path, "source", "read"))
+                    yield self._error(place_fault(error, place, "read"))
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
+    def headers(self, places: Iterable[Place], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
         with self._border("headers"), self._tree() as tree:
-            for path in paths:
+            for place in places:
                 try:
-                    yield headers_at(tree, path, limits)
+                    yield headers_at(tree, place, limits)
                 except (OSError, Fault) as error:
-                    yield self._error(fault_of(error, path, "source", "headers"))
+                    yield self._error(place_fault(error, place, "headers"))
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
         with self._border("remove"), self._tree() as tree:
             for batch in batches(paths, WINDOW_FILES):
-                results = [(path, _remove(tree, path)) for path in batch]
+                results = [(path, remove(tree, path)) for path in batch]
                 gone = [folder_of(path) for path, result in results if result == path]
                 failed = synced_folders(tree, gone)  # type: ignore[arg-type] # the trees are used alike
                 for path, result in results:
                     found = failed.get(folder_of(path), result) if result == path else result or path
                     yield self._error(found) if isinstance(found, Fault) else found
+
+    def move(self, pairs: Iterable[tuple[str, str]]) -> Iterator[str | TransferError]:
+        """By hard link and removal: where the connection breaks off in between, a file has both its names."""
+        with self._border("move"), self._tree() as tree:
+            for batch in batches(pairs, WINDOW_FILES):
+                results = [(old, new, move(tree, old, new, self.folder_mode)) for old, new in batch]
+                for found in moved(tree, results):  # type: ignore[arg-type] # the trees are used alike
+                    yield self._error(found) if isinstance(found, Fault) else found
+
+    def identify(self, paths: Iterable[str]) -> Iterator[Identity | TransferError | None]:
+        text = "SFTP tells no file system from another: whether copies are independent is not known"
+        raise Unsupported(text, host=self.name, phase="identify")
 
     def space(self) -> Space:
         with self._border("space"), self._tree() as tree:
@@ -272,19 +281,3 @@ def _find(tree: Tree, path: str) -> FileInfo | Fault | None:
         return FileInfo(path, state.st_size, state.st_mtime_ns)
     text = f"the name is taken by {what_is(state.st_mode)}, not a file"
     return Fault("refused", text, path, "source", "find", facts={"not_a_file": True})
-
-
-def _remove(tree: Tree, path: str) -> str | Fault | None:
-    """Unlink a regular file: its path, to be made durable; None when it was not there."""
-    try:
-        place = tree.place(may_change(path))
-        state = tree.session.lstat(place)
-        if not stat.S_ISREG(state.st_mode):
-            return Fault("refused", f"it is {what_is(state.st_mode)}, not a file", path, "destination", "remove")
-        tree.session.remove(place)
-    except FileNotFoundError:
-        return None
-    except (OSError, Fault) as error:
-        found = tree.explained(error) if isinstance(error, OSError) else error
-        return fault_of(found, path, "destination", "remove")
-    return path

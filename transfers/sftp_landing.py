@@ -22,13 +22,10 @@ from transfers.agent import (
     Part,
     Placing,
     Proven,
-    Result,
     Stop,
     fault_of,
-    may_change,
     part_name,
     raw,
-    same_unit,
     stopped,
 )
 from transfers.errors import TransferError
@@ -130,17 +127,8 @@ class FarLanding(Landing):
 
     # The frames.
 
-    def begin(self, facts: dict[str, Any]) -> None:
-        self.part = part = FarPart(facts, self.far)
-        if any(other.fault is not None for other in self.group):
-            part.begun = False  # its unit has failed
-            part.fault = stopped()
-            return
-        try:
-            may_change(part.path)
-            part.make(self.tree, self.agent.instance, self.agent.folder_mode)
-        except (OSError, Fault) as error:
-            self.give_up(part, fault_of(error, part.path, "destination", "open"))
+    def new(self, facts: dict[str, Any]) -> FarPart:
+        return FarPart(facts, self.far)
 
     def write(self, data: Buffer) -> None:
         part = self.part
@@ -211,23 +199,8 @@ class FarLanding(Landing):
 
     # Putting in place.
 
-    def resolve(self, group: list[Part]) -> list[tuple[Part, Result]]:
-        """All of a group into place, or none of it."""
-        for part in group:
-            part.fault = part.fault or self.unproven(part)
-        cause = next((part for part in group if part.fault is not None), None)
-        if cause is None:
-            placing = FarPlacing(self.far, self.halted)
-            try:
-                return [(part, placing.receipt(part, self.proof)) for part in placing.all(group)]
-            except (OSError, Fault) as error:
-                cause = placing.undo(error)
-        assert cause.fault is not None
-        for part in group:
-            if part is not cause and (part.fault is None or not part.begun):
-                part.fault = same_unit(cause.fault, part.path)
-            part.remove(self.tree)
-        return [(part, part.fault) for part in group if part.fault is not None]
+    def placing(self) -> FarPlacing:
+        return FarPlacing(self.far, self.halted)
 
     def clear(self) -> None:
         """Stop the proving and remove every part that has not come into place, while the session lives."""

@@ -68,10 +68,11 @@ def check_marker(tree: Tree, marker: str) -> None:
     raise Fault("host down", text, MARKER, phase="open", facts={"expected": marker, "found": found})
 
 
-def first_marker(tree: Tree, instance: str) -> str:
-    """Take the marker that is there, or make one; several may try at once, and one of them makes it."""
+def first_marker(tree: Tree, instance: str, marks: bool) -> str | None:
+    """Take the marker that is there, or make one; several may try at once, and one of them makes it. Without `marks`
+    none is made: None where there is none."""
     try:
-        return read_marker(tree) or made_marker(tree, instance)
+        return read_marker(tree) or (made_marker(tree, instance) if marks else None)
     except (OSError, Fault) as error:
         unable = isinstance(error, Fault) and error.kind == "unsupported"  # no hard links: it may be read from
         if unable or error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

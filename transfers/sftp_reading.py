@@ -18,19 +18,25 @@ from transfers.agent import (
     Hdu,
     Limits,
     Piece,
+    Place,
     Plain,
     Stop,
     Want,
+    begun,
     check_piece,
     checked,
-    facts_of,
+    expect,
+    extent_of,
     fault_of,
     folder_of,
     hasher,
     headers_of,
+    name_of,
     numpy,
     pack_numpy,
     pack_stdlib,
+    path_of,
+    piece_from,
     piece_size,
     read_fault,
     stopped,
@@ -52,7 +58,7 @@ class Source:
         self.tree = tree
         self.session = tree.session
         self.handle, self.state = tree.open_file(path)
-        self.proven: set[str] = set()
+        self.proven: set[tuple[str, int]] = set()
         self._let_its_second_pass()
 
     def _let_its_second_pass(self) -> None:
@@ -68,39 +74,31 @@ class Source:
 
     def expect(self, want: Want) -> None:
         """Fault "source changed" unless the file is of the size and time expected."""
-        for name, expected, found in (
-            ("size", want.size, self.state.st_size),
-            ("mtime_ns", want.mtime_ns, self.state.st_mtime_ns),
-        ):
-            if expected is not None and expected != found:
-                self.changed(f"{name} was {expected} when it was planned and is {found}")
+        expect(want, self.path, self.state.st_size, self.state.st_mtime_ns)
 
-    def prove(self, expected: str | None) -> None:
-        """Fault "source corrupt" unless the whole file has this digest."""
-        if expected is None or expected in self.proven:
+    def prove(self, expected: str | None, offset: int, size: int) -> None:
+        """Fault "source corrupt" unless so much of the file has this digest."""
+        if expected is None or (expected, offset) in self.proven:
             return
         digests = Digests(expected)
-        for data in self.session.stretch(self.handle, 0, self.state.st_size):
+        for data in self.session.stretch(self.handle, offset, size):
             digests.update(data)
         digests.check()
-        self.proven.add(expected)
+        self.proven.add((expected, offset))
 
     def still(self) -> None:
         """Fault "source changed" if the open file, or what has its name, is another than when it was opened."""
         for now in (self.session.fstat(self.handle), self._named()):
             if now != self.state:
                 self.state = now
-                self.changed("it was changed while it was read")
+                facts = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
+                raise Fault("source changed", "it was changed while it was read", self.path, facts=facts)
 
     def _named(self) -> State:
         try:
             return self.tree.look(self.path)[1]
         except FileNotFoundError:
             return self.state  # removed, but what was read is what it was: as on any host
-
-    def changed(self, text: str) -> None:
-        facts = {"size": self.state.st_size, "mtime_ns": self.state.st_mtime_ns}
-        raise Fault("source changed", text, self.path, facts=facts)
 
 
 class Reader:
@@ -126,15 +124,14 @@ class Reader:
             source = Source(self.tree, wants[0].source)
         except (OSError, Fault) as error:
             for want in wants:
-                yield facts_of(want, want.size if want.piece is None else None, want.mtime_ns)
+                yield begun(want)
                 yield "fault", fault_of(error, want.source, "source", "open")
             return
         try:
             for want in wants:
-                yield facts_of(want, self.size_of(source, want), source.state.st_mtime_ns)
+                yield begun(want, source.state)
                 try:
                     size, digest = yield from data(source, want)
-                    source.still()
                 except (OSError, EOFError, Fault) as error:
                     yield "fault", read_fault(error, want)
                 else:
@@ -142,32 +139,30 @@ class Reader:
         finally:
             source.close()
 
-    def size_of(self, source: Source, want: Want) -> int:
-        if want.piece is not None:
-            return piece_size(want.piece)
-        return want.stretch[1] if want.stretch else source.state.st_size
-
     def file(self, source: Source, want: Want) -> Generator[Frame, None, tuple[int, str]]:
-        """A whole file, or a stretch of it, which has no digest."""
+        """A whole file, a block of it, which has no digest, or a member, which is right by its own."""
         source.expect(want)
-        digests = Digests(None if want.stretch else want.digest)
+        digests = Digests(want.digest) if want.stretch is None or want.is_member else None
         offset, size = want.stretch or (0, source.state.st_size)
         for data in self.session.stretch(source.handle, offset, size):
-            if not want.stretch:
+            if digests is not None:
                 digests.update(data)
             yield "data", data
-        if want.stretch:
+        if not want.is_member:
+            source.still()
+        if digests is None:
             return size, ""
         digests.check()
         return size, digests.text()
 
     def piece(self, source: Source, want: Want) -> Generator[Frame, None, tuple[int, str]]:
         """A piece: made in memory where it fits, else read twice, as its sum stands before its data."""
-        piece = want.piece
-        assert piece is not None
-        check_piece(piece, source.state.st_size)
+        assert want.piece is not None
+        offset, whole = (0, source.state.st_size) if want.stretch is None else want.stretch
+        check_piece(want.piece, whole)
         source.expect(want)
-        source.prove(want.digest)
+        source.prove(want.digest, offset, whole)
+        piece = piece_from(want.piece, offset)
         held = piece_size(piece) - len(piece.header) <= HOLD
         total, kept = Datasum(), []
         for data in self.cut(source, piece):
@@ -180,6 +175,7 @@ class Reader:
         for data in kept if held else self.cut(source, piece):
             digest.update(data)
             yield "data", data
+        source.still()
         return piece_size(piece), "sha256:" + digest.hexdigest()
 
     def cut(self, source: Source, piece: Piece) -> Iterator[memoryview]:
@@ -208,22 +204,24 @@ def _packed(cut: Cut, data: memoryview) -> memoryview:
     return out
 
 
-def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -> tuple[str, int, str]:
+def digest_at(tree: Tree, place: Place, algorithm: str, reread: bool, stop: Stop) -> tuple[str, int, str]:
     """(path, size, "algorithm:hex") of a file, read over the wire; with `reread`, made durable first if it can be."""
     digest = hasher(algorithm)
+    path = path_of(place)
     handle, state = tree.open_file(checked(path))
     try:
+        offset, size = extent_of(place, state.st_size)
         if reread and SYNC in tree.session.extensions:
             tree.session.sync(handle)
             tree.sync(folder_of(path))
-        for data in tree.session.stretch(handle, 0, state.st_size):
+        for data in tree.session.stretch(handle, offset, size):
             if stop():
                 raise stopped()
             digest.update(data)
     finally:
         if tree.session.alive:
             tree.session.close_handle(handle)
-    return path, state.st_size, f"{algorithm}:{digest.hexdigest()}"
+    return name_of(place), size, f"{algorithm}:{digest.hexdigest()}"
 
 
 # ------------------------------------------------------------------------------------------- headers
@@ -232,10 +230,11 @@ def digest_at(tree: Tree, path: str, algorithm: str, reread: bool, stop: Stop) -
 class FarPlain(Plain):
     """A file over the wire for the walk over HDUs: forward, a little at a time, with what follows read ahead."""
 
-    def __init__(self, session: Session, handle: bytes, size: int) -> None:
+    def __init__(self, session: Session, handle: bytes, size: int, start: int = 0) -> None:
         self.session = session
         self.handle = handle
         self.size = size
+        self.start = start
         self.at = 0
         self.held = b""  # what was read ahead, from `at` on
 
@@ -245,7 +244,7 @@ class FarPlain(Plain):
 
     def last(self, count: int) -> bytes:
         count = min(count, self.size)
-        return b"".join(self.session.stretch(self.handle, self.size - count, count))
+        return b"".join(self._stretch(self.size - count, count))
 
     def read(self, count: int) -> bytes:
         """Up to so many bytes; fewer only at the file's end."""
@@ -259,7 +258,7 @@ class FarPlain(Plain):
         if want > len(self.held):
             ahead = min(max(want, HEADER_AHEAD), self.size - self.at) - len(self.held)
             try:
-                self.held += b"".join(self.session.stretch(self.handle, self.at + len(self.held), ahead))
+                self.held += b"".join(self._stretch(self.at + len(self.held), ahead))
             except EOFError:
                 self.size = self.at + len(self.held)  # it has become shorter
         return self.held[:want]
@@ -272,15 +271,19 @@ class FarPlain(Plain):
     def data(self, count: int) -> Iterator[memoryview]:
         held = self.held[:count]
         yield memoryview(held)
-        yield from self.session.stretch(self.handle, self.at + len(held), count - len(held))
+        yield from self._stretch(self.at + len(held), count - len(held))
+
+    def _stretch(self, at: int, count: int) -> Iterator[memoryview]:
+        return self.session.stretch(self.handle, self.start + at, count)
 
 
-def headers_at(tree: Tree, path: str, limits: Limits) -> tuple[Hdu, ...]:
+def headers_at(tree: Tree, place: Place, limits: Limits) -> tuple[Hdu, ...]:
     """The HDUs of a FITS file; Fault "source corrupt" says the HDU, card and value."""
-    handle, state = tree.open_file(checked(path))
+    handle, state = tree.open_file(checked(path_of(place)))
     session = tree.session
     try:
-        return headers_of(FarPlain(session, handle, state.st_size), path, limits)
+        start, size = extent_of(place, state.st_size)
+        return headers_of(FarPlain(session, handle, size, start), name_of(place), limits)
     finally:
         if session.alive:
             session.close_handle(handle)

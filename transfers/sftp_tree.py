@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from transfers.agent import (
     MARKER,
     PATH_BYTES,
+    READ_ONLY,
     Fault,
     FileInfo,
     Skipped,
@@ -199,7 +200,11 @@ class Tree:
                 raise found from error
             what = "the far file system cannot make a hard link here, and SFTP has no other way to name a file"
             raise Fault("unsupported", f"{what} without replacing one ({error.strerror})") from error
-        self.session.remove(old)
+        try:
+            self.session.remove(old)
+        except OSError:
+            self.session.remove(new)  # what keeps its old name gets no new one
+            raise
 
     def is_there(self, place: bytes) -> bool:
         try:
@@ -213,9 +218,11 @@ class Tree:
     def explained(self, error: OSError) -> OSError | Fault:
         """What a server's "failure" or "permission denied" was, as far as asking can tell."""
         if error.errno == errno.EACCES and self.read_only():
-            return Fault("refused", "the server is read-only: it refuses every change", errno=errno.EROFS)
+            return Fault("read-only", "the server is read-only: it refuses every change", errno=errno.EROFS)
         if error.errno == FAILURE and ROOM in self.session.extensions:
             room = self.session.room(self.root)
+            if room.read_only:
+                return Fault("read-only", READ_ONLY, errno=errno.EROFS)
             if room.free * room.block < FULL_BYTES or (room.files and not room.files_free):
                 return Fault("no space", "the file system is full, or nearly", errno=errno.ENOSPC)
         return error

@@ -57,6 +57,7 @@ class Room(NamedTuple):
     files: int
     files_free: int
     number: int  # of the file system
+    read_only: bool
 
 
 def text(data: bytes) -> bytes:
@@ -268,8 +269,8 @@ class Session:
 
     def room(self, path: bytes) -> Room:
         answer = self.expect(self.ask(EXTENDED, text(b"statvfs@openssh.com"), text(path)), EXTENDED_REPLY)
-        _, fragment, blocks, _, available, files, _, files_free, number, _, _ = (answer.long() for _ in range(11))
-        return Room(fragment, blocks, available, files, files_free, number)
+        _, fragment, blocks, _, available, files, _, files_free, number, flags, _ = (answer.long() for _ in range(11))
+        return Room(fragment, blocks, available, files, files_free, number, bool(flags & 1))
 
     def open(self, path: bytes, flags: int) -> bytes:
         return self.expect(self.ask(OPEN, text(path), struct.pack(">I", flags), attributes()), HANDLE).text()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from transfers.agent import (
     batches,
+    plain_place,
     plain_want,
     send_frame,
     send_unit,
@@ -31,7 +32,9 @@ from transfers.answers import (
     fault_of,
     found_at,
     hdus_of,
+    identity_at,
     made_of,
+    moved_to,
     pairs,
     part_of,
     path_of,
@@ -42,6 +45,7 @@ from transfers.answers import (
 )
 from transfers.channels import Client
 from transfers.conversations import STOP_PATIENCE_S, Conversation, Conversations
+from transfers.disks import OnDisk
 from transfers.errors import TransferError, from_fault, shown
 from transfers.hosts import (
     LIMITS,
@@ -51,8 +55,10 @@ from transfers.hosts import (
     Filled,
     Frame,
     Hdu,
+    Identity,
     Limits,
     Opened,
+    Place,
     Receipt,
     Skipped,
     Space,
@@ -62,13 +68,14 @@ from transfers.hosts import (
 )
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 AHEAD_WANTS = 64  # wants that the far side knows of before their turn...
 AHEAD_BYTES = 8 << 20  # ...or so many bytes
 PATHS = 500  # of one call
 
 
-class SshHost:
+class SshHost(OnDisk):
     """Files beneath a folder of a far machine."""
 
     far = True
@@ -149,9 +156,11 @@ class SshHost:
     def close(self) -> None:
         self._conversations.close()
 
-    def open(self, marker: str | None) -> str:
-        with self._called("open", marker=marker) as one:
-            self.marker = text_of(self._only(one, "marker"))
+    def open(self, marker: str | None, marks: bool = True) -> str | None:
+        with self._called("open", marker=marker, marks=marks) as one:
+            found = self._only(one, "marker")
+            none = marker is None and not marks and found is None
+            self.marker = None if none else text_of(found)
         return self.marker
 
     def scan(self, prefix: str = "") -> Iterator[FileInfo | Skipped]:
@@ -165,15 +174,17 @@ class SshHost:
                 yield from self._each(one, "info", found_at, some)
 
     def digest(
-        self, paths: Iterable[str], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
+        self, places: Iterable[Place], algorithm: str = "sha256", reread: bool = False, stop: Stop = never
     ) -> Iterator[tuple[str, int, str] | TransferError]:
-        for some in batches(paths, PATHS):
-            with self._called("digest", stop, paths=some, algorithm=algorithm, reread=reread) as one:
+        for some in batches(places, PATHS):
+            asked = [plain_place(place) for place in some]
+            with self._called("digest", stop, places=asked, algorithm=algorithm, reread=reread) as one:
                 yield from self._each(one, "digest", partial(digest_at, algorithm), some)
 
-    def headers(self, paths: Iterable[str], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
-        for some in batches(paths, PATHS):
-            with self._called("headers", paths=some, limits=list(limits)) as one:
+    def headers(self, places: Iterable[Place], limits: Limits = LIMITS) -> Iterator[tuple[Hdu, ...] | TransferError]:
+        for some in batches(places, PATHS):
+            asked = [plain_place(place) for place in some]
+            with self._called("headers", places=asked, limits=list(limits)) as one:
                 yield from self._each(one, "hdus", partial(hdus_of, limits, one.frame), some)
 
     def remove(self, paths: Iterable[str]) -> Iterator[str | TransferError]:
@@ -181,15 +192,25 @@ class SshHost:
             with self._called("remove", paths=some) as one:
                 yield from self._each(one, "removed", removed_at, some)
 
+    def move(self, pairs: Iterable[tuple[str, str]]) -> Iterator[str | TransferError]:
+        for some in batches(pairs, PATHS):
+            with self._called("move", pairs=some) as one:
+                yield from self._each(one, "moved", moved_to, some)
+
+    def identify(self, paths: Iterable[str]) -> Iterator[Identity | TransferError | None]:
+        for some in batches(paths, PATHS):
+            with self._called("identify", paths=some) as one:
+                yield from self._each(one, "identity", identity_at, some)
+
     def _each(
-        self, one: Conversation, wanted: str, made: Callable[[str, Any], T], asked: list[str]
+        self, one: Conversation, wanted: str, made: Callable[[A, Any], T], asked: list[A]
     ) -> Iterator[T | TransferError]:
-        """One answer for each path that was asked for."""
-        for path, name, body in pairs(asked, one.answers()):
+        """One answer for each thing that was asked for."""
+        for thing, name, body in pairs(asked, one.answers()):
             if name == "fault":
                 yield self.error(fault_of(body))
             elif name == wanted:
-                yield made(path, body)
+                yield made(thing, body)
             else:
                 refuse(f"{name} instead of {wanted}")
 
@@ -288,7 +309,7 @@ class SshHost:
                 else:
                     yield carried.receipt(body) if name == "receipt" else refuse(f"{name} in a carrying")
             if carried.left() and not stop():
-                refuse(f"no answer for {carried.left()} files")
+                refuse(f"no answer for {_files(carried.left())}")
 
     def _fed(
         self,
@@ -358,7 +379,7 @@ class _Asking:
     def end(self) -> None:
         """The far side says that this was all."""
         if self.asked.open or not self.over:
-            refuse(f"{len(self.asked.open)} files that were asked for did not come")
+            refuse(f"{_files(len(self.asked.open))} that were asked for did not come")
 
 
 class _Feeding(threading.Thread):
@@ -414,3 +435,7 @@ class _Feeding(threading.Thread):
         finally:
             if isinstance(self.frames, Generator):
                 self.frames.close()
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"

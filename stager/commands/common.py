@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stager.database import Database
     from stager.opening import Hosts
 
+LONGEST_S = 30 * 86400  # of a lease, of a grace time: what the configuration allows, too
 PIPED_COLUMNS = 400  # of a table that goes to a pipe or a file: a line for each row
 
 
@@ -42,6 +44,13 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def a_number(seconds: float | None) -> float | None:
+    """Refuse what is none, as bad usage: a callback of every option that takes seconds, whose bounds NaN passes."""
+    if seconds is not None and math.isnan(seconds):
+        raise typer.BadParameter("nan is no number of seconds.")
+    return seconds
+
+
 @contextmanager
 def opened(config: str | None) -> Iterator[tuple[Config, Database]]:
     """The configuration and its database, closed at the end."""
@@ -58,11 +67,11 @@ def opened(config: str | None) -> Iterator[tuple[Config, Database]]:
 
 
 @contextmanager
-def opened_hosts(config: Config, database: Database) -> Iterator[Hosts]:
-    """The hosts of a configuration, closed at the end."""
+def opened_hosts(config: Config, database: Database, *, marks: bool = True) -> Iterator[Hosts]:
+    """The hosts of a configuration, closed at the end; without `marks` a root that was never used is left as it is."""
     from stager.opening import Hosts
 
-    with Hosts(database, config) as hosts:
+    with Hosts(database, config, marks=marks) as hosts:
         yield hosts
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,7 @@ from stager.commands.common import (
     ConfigOption,
     Exit,
     JsonOption,
+    a_number,
     complain,
     console,
     opened,
@@ -18,6 +21,10 @@ from stager.commands.common import (
     print_json,
     say,
 )
+from stager.counts import counted
+
+if TYPE_CHECKING:
+    from stager.scrubbing import Checked
 
 MOST_LINES = 50  # of a report of what is wrong; `--json` has all
 
@@ -103,16 +110,28 @@ def show(
         bool,
         typer.Option("--map", help="The focal plane, a sign for each CCD: of visits that are not whole, or --visit."),
     ] = False,
-    visit: Annotated[str | None, typer.Option("--visit", metavar="VISIT", help="Of this visit, with --map.")] = None,
+    where: Annotated[
+        bool, typer.Option("--where", help="At which hosts its files lie, in which bundles, on tape or not.")
+    ] = False,
+    visit: Annotated[
+        str | None, typer.Option("--visit", metavar="VISIT", help="Of this visit, with --map or --where.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """A manifest's items, and why they wait or are held; or how its visits stand on the focal plane.
+    """A manifest's items, and why they wait or are held; or where its files lie; or how its visits stand on the focal
+    plane.
 
     Exit status: 0 when drawn; 2 for an unknown manifest, state or visit, or a camera without a map.
     """
     from stager import drawing, showing
 
+    if where:
+        if as_map or attempts or state is not None:
+            complain("--where shows no items and no map, so no --state, no --attempts and no --map")
+            raise typer.Exit(Exit.USAGE)
+        _show_where(manifest, visit, most, as_json, config)
+        return
     if as_map or visit is not None:
         _show_map(manifest, visit, as_map, state is not None or attempts, as_json, config)
         return
@@ -132,6 +151,8 @@ def show(
     out.print(drawing.table(["State", "Source", "Destination", "Why"], rows))
     if found.more:
         say(f"and {found.more} more; `--state`, `--most` and `--json` choose")
+    for recall in found.recalls:
+        out.print(drawing.cell(recall.sentence))
     if attempts:
         columns: list[Any] = ["Item", ("Epoch", "right"), "Ended", "Outcome", "Kind", "Side", "Phase", "What"]
         tried = [
@@ -141,13 +162,39 @@ def show(
         out.print(drawing.table(columns, tried, "Attempts"))
 
 
+def _show_where(manifest: str, visit: str | None, most: int, as_json: bool, config: str | None) -> None:
+    from stager import drawing, locating
+
+    with opened(config) as (read, database), opened_hosts(read, database, marks=False) as hosts:
+        found = locating.locate(database, hosts, manifest, visit)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    out = console()
+    out.print(drawing.cell(found.heading))
+    out.print(drawing.cell(found.sentence))
+    rows = [
+        (one.host, f"{one.files}/{found.files}", "bundle" if one.bundle else "files", one.path, one.stands)
+        for one in found.places[:most]
+    ]
+    out.print(drawing.table(["Host", ("Files", "right"), "As", "Lies in", "Stands"], rows))
+    if len(found.places) > most:
+        say(f"and {len(found.places) - most} more; `--visit`, `--most` and `--json` choose")
+    if found.back:
+        out.print(drawing.cell(found.back))
+
+
 def _show_map(
     manifest: str, visit: str | None, as_map: bool, of_items: bool, as_json: bool, config: str | None
 ) -> None:
     from stager.completeness import drawing_maps, mapping
 
     if of_items or not as_map:
-        complain("--visit goes with --map" if not as_map else "--map shows no items, so no --state and no --attempts")
+        complain(
+            "--visit goes with --map or --where"
+            if not as_map
+            else "--map shows no items, so no --state and no --attempts"
+        )
         raise typer.Exit(Exit.USAGE)
     with opened(config) as (read, database):
         found = mapping.maps(database, manifest, visit, read.camera_folders)
@@ -162,14 +209,15 @@ def _show_map(
 def wait(
     datasets: Annotated[list[str], typer.Argument(help="Datasets or manifests.")],
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long; else for ever.")
+        float | None,
+        typer.Option("--timeout", min=0, callback=a_number, metavar="SECONDS", help="How long; else for ever."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Wait until the datasets are whole.
 
-    Exit status: 0 when all are; 1 when one is held or cancelled, so that waiting will not help; 3 when the
-    time ran out.
+    Exit status: 0 when all are; 1 when one is held, cancelled or evicted as a whole, so that waiting will not help; 3
+    when the time ran out.
     """
     from stager.finding import database_url, find_config, read_toml
     from stager.status import reading, snapshot
@@ -186,6 +234,11 @@ def wait(
             complain(f"{stuck[0].manifest} is {stuck[0].state}: {stuck[0].last_error or 'an operator asked for it'}")
             raise typer.Exit(Exit.FAILED)
         if all(rows and all(row.state == "complete" for row in rows) for _, rows in found):
+            if evicted := [row.manifest for row in rows if row.is_evicted]:
+                complain(
+                    f"{evicted[0]} was evicted as a whole; `stager retry {evicted[0]}` or a restore brings it again"
+                )
+                raise typer.Exit(Exit.FAILED)
             return
         if end is not None and time.monotonic() >= end:
             late = next((name for name, rows in found if not rows), None) or next(
@@ -226,18 +279,28 @@ def verify(
         print_json({"checked": len(checked), "bytes": sum(one.copy.size for one in checked), "troubles": troubles})
     else:
         if bad:
-            rows = [(f"{one.copy.host}:{one.copy.path}", one.trouble) for one in bad[:MOST_LINES]]
-            console().print(drawing.table(["Copy", "Trouble"], rows))
-            if len(bad) > MOST_LINES:
-                say(f"and {len(bad) - MOST_LINES} more; `--json` has them all")
+            rows = _troubles(bad)
+            console().print(drawing.table(["Copy", "Trouble"], rows[:MOST_LINES]))
+            if len(rows) > MOST_LINES:
+                say(f"and {len(rows) - MOST_LINES} more; `--json` has them all")
         proven = len(checked) - len(bad)
         say(
-            f"{proven} of {len(checked)} copies proven, "
+            f"{proven} of {counted(len(checked), 'copy', 'copies')} proven, "
             f"{drawing.size(sum(one.copy.size for one in checked if not one.trouble))}"
         )
-        if bad:
+        if not all(one.of_host for one in bad):
             say("`stager retry MANIFEST` brings missing ones again; move corrupt ones away first")
     raise typer.Exit(Exit.FAILED if bad else Exit.DONE)
+
+
+def _troubles(bad: Sequence[Checked]) -> list[tuple[str, str]]:
+    """A row for each copy that is not as it was proven; one for all of a host where none there could be read."""
+    down = Counter((one.copy.host, one.trouble or "") for one in bad if one.of_host)
+    rows = [
+        (f"{host}: {counted(count, 'copy', 'copies')}", trouble.removeprefix(f"{host}: "))
+        for (host, trouble), count in down.items()
+    ]
+    return rows + [(f"{one.copy.host}:{one.copy.path}", one.trouble or "") for one in bad if not one.of_host]
 
 
 @hosts_app.callback()

@@ -13,9 +13,11 @@ import typer
 
 from manifests.errors import shown
 from stager.commands.common import (
+    LONGEST_S,
     ConfigOption,
     Exit,
     JsonOption,
+    a_number,
     complain,
     console,
     opened,
@@ -23,6 +25,7 @@ from stager.commands.common import (
     print_json,
     say,
 )
+from stager.counts import counted
 
 if TYPE_CHECKING:
     from stager.config import Config, FolderQueue, Queue
@@ -97,7 +100,14 @@ def queue_claim(
     by: Annotated[str | None, typer.Option("--by", help="Who claims; else this host's name.")] = None,
     lease: Annotated[
         float | None,
-        typer.Option("--lease", min=1, metavar="SECONDS", help="Until when it is to be acknowledged."),
+        typer.Option(
+            "--lease",
+            min=1,
+            max=LONGEST_S,
+            callback=a_number,
+            metavar="SECONDS",
+            help="Until when it is to be acknowledged, 30 days at the most.",
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -117,7 +127,7 @@ def queue_claim(
         return
     data = event["data"]
     say(
-        f"{event['id']}  {event['subject']}: {data['files']} files, {data['bytes']} bytes "
+        f"{event['id']}  {event['subject']}: {counted(data['files'], 'file')}, {counted(data['bytes'], 'byte')} "
         f"at {data['host']}:{data['root']}"
     )
     say(f"inventory: {data['inventory']}")

@@ -1,4 +1,4 @@
-"""Commands that work: daemon, run, restore, demo."""
+"""Commands that work: daemon, run, demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import typer
 
 from stager.commands.common import ConfigOption, Exit, complain, console, opened, opened_hosts, say
 from stager.commands.looking import draw_status
-from stager.commands.submitting import Files, submit_files
+from stager.commands.submitting import Files, remarks, submit_files
 
 
 def daemon(
@@ -70,6 +70,9 @@ def run(files: Files, config: ConfigOption = None) -> None:
             complain(problem)
         if not results:
             raise typer.Exit(Exit.USAGE)
+        for one in results:
+            if one.notes:
+                complain("\n".join([f"{one.name}:", *remarks(one)]))
         code = carry_out(database, read, hosts, [one.name for one in results])
     raise typer.Exit(max(code, Exit.FAILED) if wrong and code != Exit.INCOMPLETE else code)
 
@@ -153,44 +156,6 @@ def _draw(database: Any, names: Sequence[str], moved: Any, alive: Any) -> None:
             rate = (now - before) / max(0.1, time.monotonic() - begun)
             bar.update(task, completed=done, total=total, said=f"{size(now)}, {size(rate)}/s")
             time.sleep(0.2)
-
-
-def restore(
-    files: Files,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is there, what must come and how much room it needs.")
-    ] = False,
-    config: ConfigOption = None,
-) -> None:
-    """The gate before a production run: bring everything that restore manifests name to its place, and prove it.
-
-    Run again it does only what is missing. Exit status: 0 only when everything is in place and proven; 1 when
-    something is not, with the list; 2 for a bad manifest; 3 when it is not complete yet.
-    """
-    from manifests.errors import ManifestError
-    from stager import restoring
-
-    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
-        try:
-            manifests = restoring.read(files)
-        except ManifestError as error:
-            complain(str(error))
-            raise typer.Exit(Exit.USAGE) from error
-        results, wrong = submit_files(files, read, database, hosts, dry_run=dry_run)
-        for problem in wrong:
-            complain(problem)
-        if wrong:
-            raise typer.Exit(Exit.USAGE if not results else Exit.FAILED)
-        checks = [
-            restoring.check(database, hosts, manifest, one, dry_run=dry_run)
-            for manifest, one in zip(manifests, results, strict=True)
-        ]
-        for one in checks:
-            say(one.sentence())
-        if any(one.problem for one in checks):
-            raise typer.Exit(Exit.FAILED)
-        code = Exit.DONE if dry_run else carry_out(database, read, hosts, [one.name for one in results])
-    raise typer.Exit(code)
 
 
 def demo(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stager.commands.common import ConfigOption, Exit, JsonOption, complain, opened, opened_hosts, print_json, say
+from stager.counts import counted
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests.")]
 Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="A manifest's name.")]
@@ -15,6 +16,7 @@ ItemOption = Annotated[
     str | None,
     typer.Option("--item", metavar="GLOB", help="Only items whose path, or the end of it, this names."),
 ]
+MOST_REMARKS = 10
 
 
 def init(
@@ -45,7 +47,7 @@ def submit(
 
     Exit status: 0 when all are submitted; 1 when some are not; 2 when none is, and nothing was changed.
     """
-    with opened(config) as (read, database), opened_hosts(read, database) as hosts:
+    with opened(config) as (read, database), opened_hosts(read, database, marks=not dry_run) as hosts:
         results, wrong = submit_files(files, read, database, hosts, dry_run=dry_run)
     if as_json:
         print_json([_as_dict(one, dry_run) for one in results])
@@ -105,14 +107,18 @@ def _sentence(one: Any, dry_run: bool) -> str:
     carried = f", {one.carried} of them proven already" if one.carried else ""
     lines = [
         (
-            f"{one.name}: {would}revision {one.revision}, {one.items} items ({counts}{carried}), "
-            f"{one.files} files, {size(one.bytes)} at the source"
+            f"{one.name}: {would}revision {one.revision}, {counted(one.items, 'item')} ({counts}{carried}), "
+            f"{counted(one.files, 'file')}, {size(one.bytes)} at the source"
         )
     ]
-    lines += [f"  {note}" for note in one.notes[:10]]
-    if len(one.notes) > 10:
-        lines.append(f"  and {len(one.notes) - 10} more remarks")
-    return "\n".join(lines)
+    return "\n".join([*lines, *remarks(one)])
+
+
+def remarks(one: Any) -> list[str]:
+    """What is worth saying of a submission, as what was left out; a line each."""
+    left = len(one.notes) - MOST_REMARKS
+    more = [f"  and {counted(left, 'more remark')}"] if left > 0 else []
+    return [f"  {note}" for note in one.notes[:MOST_REMARKS]] + more
 
 
 def retry(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
@@ -120,7 +126,7 @@ def retry(manifest: Name, item: ItemOption = None, config: ConfigOption = None) 
 
     Exit status: 0; 2 for an unknown manifest, or when --item names nothing that can be tried.
     """
-    _intend("retry", manifest, item, config, "{} items will be tried now")
+    _intend("retry", manifest, item, config, "{items} will be tried now")
 
 
 def hold(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
@@ -128,7 +134,7 @@ def hold(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -
 
     Exit status: 0; 2 for an unknown manifest, or when --item names nothing that waits.
     """
-    _intend("hold", manifest, item, config, "{} items are held")
+    _intend("hold", manifest, item, config, "{items_are} held")
 
 
 def release(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
@@ -136,7 +142,7 @@ def release(manifest: Name, item: ItemOption = None, config: ConfigOption = None
 
     Exit status: 0; 2 for an unknown manifest, or when --item names nothing that is held.
     """
-    _intend("release", manifest, item, config, "released; {} items are tried again")
+    _intend("release", manifest, item, config, "released; {items_are} tried again")
 
 
 def cancel(manifest: Name, item: ItemOption = None, config: ConfigOption = None) -> None:
@@ -144,7 +150,7 @@ def cancel(manifest: Name, item: ItemOption = None, config: ConfigOption = None)
 
     Exit status: 0; 2 for an unknown manifest, or when --item names nothing that waits or is held.
     """
-    _intend("cancel", manifest, item, config, "{} items are given up")
+    _intend("cancel", manifest, item, config, "{items_are} given up")
 
 
 def _intend(what: str, manifest: str, item: str | None, config: str | None, said: str) -> None:
@@ -156,7 +162,8 @@ def _intend(what: str, manifest: str, item: str | None, config: str | None, said
     if item is not None and count == 0:
         complain(f"{manifest}: no item that {item} names can be changed so; `stager show {manifest}` lists them")
         raise typer.Exit(Exit.USAGE)
-    say(f"{manifest}: {said.format(count)}")
+    items, items_are = counted(count, "item"), counted(count, "item is", "items are")
+    say(f"{manifest}: {said.format(items=items, items_are=items_are)}")
 
 
 def schema(

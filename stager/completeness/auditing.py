@@ -16,6 +16,7 @@ from manifests.errors import shown
 from manifests.layouts import IdRule, expectation
 from stager.completeness import holes
 from stager.completeness.by_visit import HARDLY_ANY
+from stager.counts import counted
 
 SAME_S = 0.001  # times that differ by less are the same: registries keep more decimals than there is time in them
 MOST_TOLD = 3  # other values of one column that are told of a visit
@@ -140,7 +141,8 @@ def audit_visit(
         found.add("stray", [f"{_rows(len(rows))}, {_why_stray(fullest, named, proven)}"])
     keys = Counter(row.key for row in rows)
     if not rows:
-        found.add("absent", [f"no row in raw{f', and {whole} files are proven' if proven else ''}"])
+        are = f", and {counted(whole, 'file is', 'files are')} proven" if proven else ""
+        found.add("absent", [f"no row in raw{are}"])
     elif stray:
         pass  # what it lacks is no news
     elif proven is None:
@@ -247,7 +249,7 @@ def _others(name: str, other: Mapping[Key, tuple[Any, Any]], sets: Sets, columns
         what = f"with {name} {_value(value)}, where others have {_value(usual)}"
         yield "; ".join(holes.told(sets, keys, columns.places, what))
     if len(values) > MOST_TOLD:
-        yield f"{len(values) - MOST_TOLD} more values of {name}"
+        yield f"{counted(len(values) - MOST_TOLD, 'more value')} of {name}"
 
 
 def _visit_table(
@@ -287,7 +289,7 @@ def _most(values: Iterable[Any]) -> Any:
 
 
 def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
+    return counted(count, "row")
 
 
 def _value(value: Any) -> str:

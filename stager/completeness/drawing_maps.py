@@ -12,6 +12,7 @@ from rich.text import Text
 
 from manifests.maps import Grid, MapRule, Value
 from stager.completeness.focal_plane_maps import Cell, FocalPlane, State
+from stager.counts import counted
 from stager.drawing import cell
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def maps(shown: Maps, drawn_with: Signs, width: int) -> Iterator[RenderableType]
 
 def _title(shown: Maps, one: VisitMap) -> str:
     plane = one.plane
-    proven = f"{plane.total('done')} of {plane.expected} files proven"
+    proven = f"{plane.total('done')} of {counted(plane.expected, 'file')} proven"
     where = f"{shown.dataset} at {shown.host}"
     if one.visit is not None:
         return f"{where}, visit {one.visit}: {proven}"
@@ -102,11 +103,11 @@ def _title(shown: Maps, one: VisitMap) -> str:
 def _beneath(shown: Maps, one: VisitMap) -> Iterator[Text]:
     elsewhere = one.plane.elsewhere
     for standing, files in sorted(elsewhere.files.items()):
-        yield cell(f"{files} {'file is' if files == 1 else 'files are'} {standing} and of no place on the map", "dim")
+        yield cell(f"{counted(files, 'file is', 'files are')} {standing} and of no place on the map", "dim")
     if elsewhere.findings:
         yield cell("there are findings about the whole focal plane; `stager registry check` tells them", "yellow")
     for state, files, reason in one.reasons:
-        yield cell(f"{state}, {files} file{'s' if files > 1 else ''}: {reason}")
+        yield cell(f"{state}, {counted(files, 'file')}: {reason}")
 
 
 def visits_named(some: Sequence[str]) -> str:

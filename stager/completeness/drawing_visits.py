@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stager.completeness.drawing_maps import visits_named
+from stager.counts import counted
 from stager.drawing import ANY_WIDTH, cell, table
 from stager.findings import summaries
 
@@ -50,7 +51,7 @@ def visits(shown: Sequence[Visit], width: int, *, brief: bool) -> Iterator[Rende
             yield cell(f"{dataset} at {host}", "bold")
             yield _visits_table(list(some), ())
     if len(kept) < len(shown):
-        yield cell(f"and {len(shown) - len(kept)} more visits that are whole; `--json` has them all", "dim")
+        yield cell(_more(len(shown) - len(kept)), "dim")
 
 
 def _visits_table(some: Sequence[Visit], lead: tuple[str, ...]) -> Table:
@@ -109,6 +110,10 @@ def _unasked(shown: Sequence[Visit]) -> Iterator[Text]:
         yield cell(f"{where}: no manifest says which visits there should be, with `expect`{short}", "dim")
 
 
+def _more(whole: int) -> str:
+    return f"and {counted(whole, 'more visit that is', 'more visits that are')} whole; `--json` has them all"
+
+
 def _alike(said: Iterable[tuple[str, str]]) -> list[str]:
     """A line for each sentence, with all the visits of which it is to be said."""
     visits: dict[str, list[str]] = {}
@@ -138,7 +143,7 @@ def audit(shown: Audit, *, brief: bool) -> Iterator[RenderableType]:
     expected = "Proven" if shown.against else "Expected"
     yield table(["Visit", (expected, "right"), ("Rows", "right"), "State"], rows)
     if left:
-        yield cell(f"and {len(left)} more visits that are whole; `--json` has them all", "dim")
+        yield cell(_more(len(left)), "dim")
     lines = [cell(problem, "red") for problem in shown.problems]
     said = ((str(one.visit), "; ".join(one.problems)) for one in shown.visits if one.problems)
     lines += [cell(line) for line in _alike(said)]

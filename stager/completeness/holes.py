@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from manifests.errors import shown
+from stager.counts import counted
 
 Value = int | str
 Key = tuple[Value, ...]  # of one file: its value of each id of the sets, in their order
@@ -109,7 +110,7 @@ def _scattered(sets: Sets, counts: Mapping[Key, int], names: Sequence[str], what
     left = len(counts) - len(chosen)
     if left:
         files = sum(counts.values()) - sum(counts[key] for key in chosen)
-        lines.append(f"{left} more {names[-1]}{'s' if left > 1 else ''}: {files} {what}")
+        lines.append(f"{counted(left, f'more {names[-1]}')}: {files} {what}")
     return lines
 
 

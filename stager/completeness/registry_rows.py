@@ -24,6 +24,7 @@ from manifests.parts import RegistryFile
 from stager.completeness import visits
 from stager.completeness.auditing import Audit, Audited, Columns, Key, Row, audit_visit
 from stager.completeness.visits import Plan
+from stager.counts import counted
 from stager.database import Database
 from stager.models import decode_path
 from stager.registries.taiobs import taiobs
@@ -175,7 +176,7 @@ def _problems(connection: sqlite3.Connection, table: Mapping[int, Any] | None) -
         with suppress(sqlite3.OperationalError):  # a table of that name with other columns
             (count,) = connection.execute(query).fetchone()
             if count:
-                yield f"raw_skyTile has {count} row{'s' if count > 1 else ''} of images that raw does not have"
+                yield f"raw_skyTile has {counted(count, 'row')} of images that raw does not have"
 
 
 # --------------------------------------------------------------------------------------- what is proven

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stager.demo.documents import BAD_TIMES, EXPOSURE, HOSTS, LOST, ROWS, VISIT, Paths
+from stager.demo.documents import ARCHIVED, BAD_TIMES, EXPOSURE, HOSTS, LOST, ROWS, VISIT, Paths
 from stager.samples import AMPLIFIER, focal_plane_pixels
 
 CCDS = 36
@@ -61,6 +62,22 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def held(paths: Paths, host: str) -> dict[str, str]:
+    """The same of the visit's files at a host: of the mass store, of what its bundles hold."""
+    folder = paths.amplifiers[host]
+    if host != "mss":
+        return digests(folder)
+    found: dict[str, str] = {}
+    for bundle in sorted(folder.glob("*.stager.tar")):
+        with tarfile.open(bundle) as tar:
+            members = [member for member in tar if member.name.startswith(f"{ARCHIVED}/")]
+            for member in members:
+                data = tar.extractfile(member)
+                assert data is not None  # a bundle has files alone
+                found[member.name.removeprefix(f"{ARCHIVED}/")] = hashlib.sha256(data.read()).hexdigest()
+    return found
+
+
 def _chopped(paths: Paths) -> Check:
     """Every amplifier file against the pixels that its CCD was made with."""
     made = {ccd: focal_plane_pixels(ccd, ROWS) for ccd in range(CCDS)}
@@ -101,7 +118,7 @@ def _inventory(paths: Paths, ask: Ask) -> Check:
 
 
 def _copies(paths: Paths) -> Check:
-    first, *others = ((host, digests(paths.amplifiers[host])) for host in HOSTS)
+    first, *others = ((host, held(paths, host)) for host in HOSTS)
     wrong = [f"{host}: {problem}" for host, found in others for problem in _differences(first[1], found)]
     if len(first[1]) != FILES:
         wrong.insert(0, f"{first[0]}: {len(first[1])} files, expected {FILES}")
@@ -130,7 +147,7 @@ def _no_parts(paths: Paths) -> Check:
 
 def _percentages(paths: Paths, ask: Ask) -> Check:
     """The table of `stager status` against a count of the files on the disks."""
-    on_disk = {f"cfht-d3-{host}": len(digests(paths.amplifiers[host])) for host in ("lsst", "abe", "mss")}
+    on_disk = {f"cfht-d3-{host}": len(held(paths, host)) for host in ("lsst", "abe", "mss")}
     on_disk |= {"cfht-d3-chop": len(digests(paths.amplifiers["lsst10"]))}
     on_disk |= {"cfht-d3-abe-restore": on_disk["cfht-d3-abe"]}
     wanted = {name: (count, FILES) for name, count in on_disk.items()}

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from stager.demo import tape
 from stager.samples import Exposure, Visit, write_focal_plane, write_visit
 
 HOSTS = ("lsst10", "lsst", "abe", "mss")
+ARCHIVED = "repos/obs/CFHTLS/D3/raw"  # where the files are on the mass store
 ROWS = 48  # of a real CCD's 4644: the structure is what matters here
 
 EXPOSURE = Exposure(target="D3")
@@ -38,10 +40,13 @@ root = {lsst}
 kind = "local"
 root = {abe}
 
-[hosts.mss]                         # the mass store
+[hosts.mss]                         # the mass store: a tape store, played by a test tool that keeps nothing safe
 kind = "store"
-driver = "directory"
-root = {mss}
+driver = "command"                  # spoken to as hsi or msscmd are: by programs, of which these are the words
+root = "/lsst"
+
+[hosts.mss.commands]
+{commands}
 
 [queues.pipeline]                   # where triggers wait: `stager queue claim pipeline`
 kind = "table"
@@ -82,6 +87,9 @@ lead = "DG"
 camera = "cfht_megacam"
 source = "lsst10:CFHTDeep/D3/raw"
 destination = "mss:repos/obs/CFHTLS/D3/raw"
+
+[bundle]                                    # tape wants few large files: one tar a visit, which any tar reads
+per = ["visit"]
 """
 
 RESTORE = """\
@@ -146,8 +154,8 @@ class Paths:
 
     @property
     def amplifiers(self) -> dict[str, Path]:
-        """The folder of the visit's 72 files at each host."""
-        places = {"lsst10": "CFHTDeep/D3/raw", "mss": "repos/obs/CFHTLS/D3/raw"}
+        """The folder of the visit's 72 files at each host; at the mass store, that of the bundle which has them."""
+        places = {"lsst10": "CFHTDeep/D3/raw", "mss": f"files/lsst/{ARCHIVED}"}
         return {host: self.folder / host / places.get(host, "obs/CFHTLS/D3/raw") for host in HOSTS}
 
     def manifest(self, name: str) -> Path:
@@ -158,8 +166,10 @@ def write_folder(paths: Paths) -> None:
     """Write the four hosts with their data, the configuration and the manifests. Raises OSError."""
     for host in (*HOSTS, "manifests", "incoming"):
         (paths.folder / host).mkdir(parents=True)
+    (paths.folder / "mss" / "files" / "lsst").mkdir(parents=True)
     roots = {host: _quoted(str(paths.folder / host)) for host in HOSTS}
-    paths.config.write_text(CONFIG.format(**roots), encoding="utf-8")
+    commands = "\n".join(f"{key} = {_quoted(value)}" for key, value in tape.commands(paths.folder / "mss").items())
+    paths.config.write_text(CONFIG.format(**roots, commands=commands), encoding="utf-8")
     for name, text in MANIFESTS.items():
         paths.manifest(name).write_text(text, encoding="utf-8")
     paths.focal_plane.parent.mkdir(parents=True)
@@ -168,6 +178,6 @@ def write_folder(paths: Paths) -> None:
     write_visit(paths.folder / "late" / "Imsim", LATE)
 
 
-def _quoted(text: str) -> str:
-    """Text as TOML writes it."""
+def _quoted(text: str | list[str]) -> str:
+    """Text, or a list of it, as TOML writes it."""
     return json.dumps(text, ensure_ascii=False)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stager.commands.common import Exit, complain, say
-from stager.demo import checking
+from stager.counts import counted
+from stager.demo import checking, tape
 from stager.demo.documents import EXPOSURE, HOSTS, Paths, write_folder
 from stager.demo.processes import DemoFailed, Shell, ending_on_signals, how_to_call, running_daemon, stop
 
@@ -100,12 +101,22 @@ def _copy(paths: Paths, shell: Shell) -> None:
 
 
 def _restore(paths: Paths, shell: Shell) -> None:
-    _heading("3. Somebody makes room on abe; before production, it is restored")
+    _heading("3. The store writes to tape, abe is cleared; before production, it is restored")
+    _to_tape(paths, shell)
     removed = paths.amplifiers["abe"].relative_to(paths.folder)
     shell.tell(f"rm -r {removed}")
     shutil.rmtree(paths.folder / removed)
     shell.show("verify", "cfht-d3-abe", expected=1, most=3)
     shell.show("restore", "manifests/cfht-d3-abe-restore.toml")
+
+
+def _to_tape(paths: Paths, shell: Shell) -> None:
+    """What a tape store does by itself after a while."""
+    state = str(paths.folder / "mss")
+    shell.tell("python -m stager.demo.tape --state mss migrate --all")
+    status = tape.main(["--state", state, "migrate", "--all"])
+    if status:
+        raise DemoFailed(f"the tape simulator ended with {status}")
 
 
 def _trigger(shell: Shell) -> Any:
@@ -134,7 +145,7 @@ def _until_done(shell: Shell, manifest: str, files: int, patience_s: float = 60.
         if rows and rows[0]["files"]["done"] >= files:
             return
         time.sleep(0.2)
-    raise DemoFailed(f"{manifest} has not brought {files} files within {patience_s:g} s; see daemon.log")
+    raise DemoFailed(f"{manifest} has not brought {counted(files, 'file')} within {patience_s:g} s; see daemon.log")
 
 
 def _conclude(paths: Paths, checks: list[checking.Check], seconds: float) -> int:
@@ -147,7 +158,7 @@ def _conclude(paths: Paths, checks: list[checking.Check], seconds: float) -> int
     _heading("What is where")
     for host in HOSTS:
         below = paths.amplifiers[host].relative_to(paths.folder)
-        say(f"  {len(checking.digests(paths.amplifiers[host])):3} files  {below}")
+        say(f"  {len(checking.held(paths, host)):3} files  {below}" + (", in a bundle" if host == "mss" else ""))
     imsim = paths.folder / "lsst" / "ImSim" / "raw"
     say(f"  {len(checking.digests(imsim)):3} files  {imsim.relative_to(paths.folder)}")
     _heading("What to try next")

@@ -69,7 +69,8 @@ class Announced:
         if self.excluded:
             words.append(f"{len(self.excluded)} excluded")
         if self.without_ids:
-            words.append(f"{len(self.without_ids)} of its files have no such ids: {shown(self.without_ids[0])}")
+            have = "has" if len(self.without_ids) == 1 else "have"
+            words.append(f"{len(self.without_ids)} of its files {have} no such ids: {shown(self.without_ids[0])}")
         return ", ".join(words)
 
 
@@ -137,7 +138,8 @@ def _nothing(queue: FolderQueue, group: Group, found: _Sorted) -> str:
     if queue.datasets == "group":
         return f"the group has no ids{wanted} to be announced by; have the manifest trigger `per` them"
     example = f", such as {shown(found.without_ids[0])}" if found.without_ids else ""
-    return f"none of its {found.files} files has by its path the ids{wanted} to be announced by{example}"
+    files = "its 1 file has not" if found.files == 1 else f"none of its {found.files} files has"
+    return f"{files} by its path the ids{wanted} to be announced by{example}"
 
 
 def _sort(queue: FolderQueue, group: Group) -> _Sorted:

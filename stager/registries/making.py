@@ -10,6 +10,7 @@ from pathlib import Path
 from manifests.errors import shown
 from manifests.parts import Location
 from stager.config import Config
+from stager.counts import counted
 from stager.database import Database
 from stager.opening import Hosts
 from stager.registries import calib, dc3b, ecsv, landed
@@ -109,25 +110,26 @@ def _hosts(config: Config, database: Database, target: Location | None) -> Abstr
 def registry_lines(output: str, report: dc3b.Report) -> Iterator[str]:
     """What was done with a registry, and what a person should look at."""
     counts = [f"{getattr(report, what)} {what}" for what in ("added", "updated", "removed", "kept")]
-    visits = "1 visit" if report.visits == 1 else f"{report.visits} visits"
     yield (
-        f"{output}: {report.rows} images of {visits} ({report.camera} at {report.host}): "
-        + ", ".join(counts if report.written else ["nothing changed"])
+        f"{output}: {counted(report.rows, 'image')} of {counted(report.visits, 'visit')} "
+        f"({report.camera} at {report.host}): " + ", ".join(counts if report.written else ["nothing changed"])
     )
     yield from _few([_change(one) for one in report.changes if one.updated or one.removed or one.strays])
     if report.strays:
         yield (
-            f"{report.strays} strays are kept: rows that are none of these images, written by others or of other "
-            "datasets (--drop-strays removes them)"
+            f"{counted(report.strays, 'stray is', 'strays are')} kept: rows that are none of these images, written by "
+            "others or of other datasets (--drop-strays removes them)"
         )
     if report.merged:
-        yield f"{report.merged} rows stood in it twice; the first of each is kept"
+        yield f"{counted(report.merged, 'row')} stood in it twice; the first of each is kept"
     if report.landed.lost:
-        yield f"{report.landed.lost} images are left out: gone or damaged when `stager verify` last looked"
+        yield _lost(report.landed.lost)
     if report.landed.nameless:
-        yield f"{report.landed.nameless} images are left out: their paths lack an id that the registry needs"
+        images = counted(report.landed.nameless, "image is", "images are")
+        yield f"{images} left out: an id that the registry needs is not in the path"
     if report.landed.bad_times:
-        yield f"{report.landed.bad_times} images have no good time: taiObs is NULL, and their visit's is others'"
+        images = counted(report.landed.bad_times, "image has", "images have")
+        yield f"{images} no good time: taiObs is NULL, and that of the visit is others'"
     yield from _few(report.clashing)
     yield from _few([str(one) for one in report.disagreements])
 
@@ -146,12 +148,18 @@ def calibration_lines(output: str, report: calib.Report) -> Iterator[str]:
 
 def table_lines(output: str, report: ecsv.Report) -> Iterator[str]:
     unchanged = "" if report.written else "; nothing changed"
-    yield f"{output}: {report.rows} files ({report.camera} at {report.host}), {', '.join(report.columns)}{unchanged}"
+    files = counted(report.rows, "file")
+    yield f"{output}: {files} ({report.camera} at {report.host}), {', '.join(report.columns)}{unchanged}"
     if report.lost:
-        yield f"{report.lost} images are left out: gone or damaged when `stager verify` last looked"
+        yield _lost(report.lost)
+
+
+def _lost(images: int) -> str:
+    are = counted(images, "image is", "images are")
+    return f"{are} left out: gone or damaged when `stager verify` last looked"
 
 
 def _few(lines: Sequence[str]) -> Iterator[str]:
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
-        yield f"and {len(lines) - MOST_LINES} more such lines; `--json` has them all"
+        yield f"and {counted(len(lines) - MOST_LINES, 'more such line')}; `--json` has them all"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from stager.counts import counted
 from stager.registries.schemas import TIMES, Schema, listed, quoted
 
 EARLIEST, LATEST = "1968", "2051"  # of the times that are good, as text: rows that others made may have any
@@ -36,11 +37,13 @@ class Disagreement:
     def __str__(self) -> str:
         snap = f" of snap {self.snap}" if self.snap else ""
         if self.taken["taiObs"] is None:
+            if self.images == 1:
+                return f"visit {self.visit}: its 1 image{snap} has no good time"
             return f"visit {self.visit}: none of its {self.images} images{snap} has a good time"
         where = f" ({self.where})" if self.where else ""
         others = "; ".join(f"{one['images']}: {_said(one)}" for one in self.others)
         return (
-            f"visit {self.visit}: {self.disagree} of {self.images} images{snap}{where} do not say "
+            f"visit {self.visit}: {self.disagree} of {counted(self.images, 'image')}{snap}{where} do not say "
             f"{_said(self.taken)} ({others})"
         )
 

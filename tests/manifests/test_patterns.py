@@ -139,15 +139,15 @@ def test_names_that_are_not_utf8_are_matched() -> None:
 @pytest.mark.parametrize("text", ["*a*a*a*a*a*a*b", "**/b/**/c/d", "**/*a*a*a/x"])
 def test_no_path_takes_long_to_match(text: str) -> None:
     pattern = Pattern(text)
-    start = time.perf_counter()
+    start = time.process_time()
     for path in ("a" * 255, "/".join(["b", "c"] * 256), "/".join(["a" * 100] * 10)):
         assert not pattern.matches(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_a_hundred_thousand_paths_take_a_moment() -> None:
     pattern = Pattern("D{1..4}/raw/**")
     paths = [f"D{i % 4 + 1}/raw/v{780000 + i}-fr/s00/c{i % 36:02d}-a{i % 2}.fits" for i in range(100_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert sum(len(pattern.relative(path)) > 0 for path in paths if pattern.matches(path)) == len(paths)
-    assert time.perf_counter() - start < 2  # 0.1 s where nothing else runs
+    assert time.process_time() - start < 2  # 0.1 s where nothing else runs

@@ -215,11 +215,11 @@ def test_a_file_that_is_no_text_or_too_large_or_no_file_is_refused(tmp_path: Pat
 
 
 def test_a_hostile_text_is_refused_soon() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ("x" * 1000 + ".x" * 1000 + " = 1", "expect = [" + "1," * 200_000 + "]", "[a]\n" * 100_000):
         with pytest.raises(ManifestError):
             read_text(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_hundred_thousand_visits_are_read() -> None:

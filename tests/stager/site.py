@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from manifests.manifest import Manifest
 from manifests.reading import read_manifest
 from stager import items, publishing
 from stager.batches import Batch
+from stager.bundling.choosing import Chosen
 from stager.config import Config, parse_config
 from stager.database import Database
 from stager.items import Claimed, Finished, Written
@@ -24,7 +25,7 @@ from stager.opening import Hosts
 from stager.retrying import Decision, decide
 from stager.routes import Traffic
 from stager.submitting import Submitted, submit
-from stager.working import carry_out
+from stager.working import carry_out, claim
 from transfers.errors import TransferError
 from transfers.hosts import Receipt
 
@@ -123,19 +124,41 @@ class Site:
 
     def work(self) -> None:
         """Carry out whatever is due, as the daemon does, and publish what became whole."""
-        while claimed := self.claim():
-            manifest = Manifest.from_canonical(items.document(self.database, claimed[0].manifest_id))
-            self.carry_out(manifest, claimed)
+        while works := [work.manifest_id for work in items.claimable(self.database)]:
+            manifest = Manifest.from_canonical(items.document(self.database, works[0]))
+            claimed, bundle = claim(
+                self.database, works[0], manifest, self.worker, most=512, most_bytes=1 << 30, lease_s=60.0
+            )
+            if claimed:  # else those that were due wait for others to be bundled with
+                self.carry_out(manifest, claimed, bundle=bundle)
         self.problems = publishing.publish_all(self.database, self.hosts)[1]
 
-    def carry_out(self, manifest: Manifest, claimed: list[Claimed], meanwhile: Callable[[], object] = bool) -> Batch:
+    def carry_out(
+        self,
+        manifest: Manifest,
+        claimed: Sequence[Claimed],
+        meanwhile: Callable[[], object] = bool,
+        bundle: Chosen | None = None,
+    ) -> Batch:
         """Carry out what was claimed, `meanwhile` done once the hosts are open; the batch then says what troubles its
         hosts had."""
         ends = (manifest.source.host, manifest.destination.host)
         opened = [self.hosts[name] for name in ends]
+        second = self.hosts[manifest.second] if manifest.second else None
         meanwhile()
         traffic = Traffic(*ends, *self.config.streams(*ends))
-        batch = Batch(self.database, self.config, manifest, self.worker, claimed, *opened, traffic, bool)
+        batch = Batch(
+            self.database,
+            self.config,
+            manifest,
+            self.worker,
+            claimed,
+            *opened,
+            traffic,
+            bool,
+            second=second,
+            bundle=bundle,
+        )
         carry_out(batch)
         return batch
 

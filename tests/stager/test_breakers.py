@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from stager import breakers, intents, items
 from stager.breakers import FIRST_LOOK_S, JITTER, LONGEST_S, Breaker, wait_s
+from stager.status import READABLE, snapshot
 from tests.stager.site import Site
-from transfers.errors import BY_KIND, Congested, HostDown, Refused, TransferError, Transient
+from transfers.errors import BY_KIND, Congested, HostDown, NoSpace, ReadOnly, Refused, TransferError, Transient
 
 MIDDLE = 0.5  # the chance that changes no wait
 
@@ -20,6 +23,7 @@ MIDDLE = 0.5  # the chance that changes no wait
     [
         ("host down", [5, 10, 20, 40, 80, 160, 300, 300]),
         ("no space", [5, 10, 20, 40, 80, 160, 300, 300]),
+        ("read-only", [5, 10, 20, 40, 80, 160, 300, 300]),
         ("transient", [5, 10, 20, 40, 80, 160, 300, 300]),
         ("refused", [60, 60, 60]),
         ("unsupported", [60, 60, 60]),
@@ -41,6 +45,17 @@ def test_a_breaker_that_is_open_is_not_tripped_again_by_others() -> None:
     first = Breaker().tripped("host down", "no route", 0.0, MIDDLE)
     assert first.tripped("refused", "other words", 1.0, MIDDLE) is first
     assert first.failed("refused", "other words", 6.0, MIDDLE).text == "other words"
+
+
+@pytest.mark.parametrize("kind", breakers.READABLE)
+def test_a_host_that_can_only_be_read_may_come_into_worse_trouble(kind: str) -> None:
+    first = Breaker().tripped(kind, "nothing can be written", 0.0, MIDDLE)
+    assert (first.is_open, first.is_readable) == (True, True)
+    assert first.tripped("read-only", "other words", 1.0, MIDDLE) is first
+    assert first.tripped("no space", "other words", 1.0, MIDDLE) is first
+    second = first.tripped("host down", "no route", 1.0, MIDDLE)
+    assert (second.kind, second.since, second.is_readable) == ("host down", 0.0, False)
+    assert second.tripped("read-only", "the file system is read-only", 2.0, MIDDLE) is second
 
 
 def test_a_host_that_answers_and_fails_at_once_waits_ever_longer() -> None:
@@ -114,6 +129,13 @@ TestMachine = Machine.TestCase
         (HostDown("no route", phase="land"), True),
         (Refused("another key", phase="connect"), True),
         (Refused("permission denied", phase="open"), False),
+        (ReadOnly("the file system is read-only", phase="open"), True),
+        (NoSpace("Disk quota exceeded", side="destination", phase="write"), True),
+        (NoSpace("`put` ended with exit status 28", side="store", phase="command"), True),
+        (NoSpace("needs 2 GB; 1 GB are free there", side="destination", phase="reserve"), False),
+        (NoSpace("the scratch folder has no room for it", side="local", phase="open"), False),
+        (NoSpace("no space left on device", side="source", phase="unpack"), False),
+        (NoSpace("no space left on device", side="destination", phase="write", facts={"mounted": True}), False),
         (Congested("MaxStartups", phase="connect"), False),
         (Transient("the connection broke off", phase="connect"), False),
         (Transient("the agent was killed", phase="channel"), False),
@@ -140,18 +162,46 @@ def test_nothing_is_due_at_a_host_in_trouble_and_no_other_notices(site: Site) ->
     known = breakers.known(site.database)["b"]
     assert (known.usable, known.breaker.kind, known.breaker.looks) == (False, "host down", 1)
     assert str(known.breaker.text).startswith("b: no route to it (connect)"), "a file is named for its host's trouble"
-    assert 4 - 0.5 < known.due_in_s <= 6
+    assert known.breaker.next_look is not None
+    assert known.breaker.since is not None
+    assert 4 <= known.breaker.next_look - known.breaker.since <= 6
+    assert known.due_in_s <= 6
+
+
+@pytest.mark.parametrize("trouble", [ReadOnly, NoSpace])
+def test_from_a_host_that_can_only_be_read_files_are_still_brought(site: Site, trouble: type[TransferError]) -> None:
+    assert READABLE == breakers.READABLE
+    site.files("a:raw/1", "b:raw/1")
+    site.submit("to")
+    site.submit("from", source="b:raw/**", destination="c:new")
+    site.submit("within", source="b:raw/**", destination="b:new")
+    breakers.trip(site.database, "b", trouble("nothing can be written", host="b"))
+    assert [work.destination_host for work in items.claimable(site.database)] == ["c"]
+    assert [work.destination_host for work, _ in items.due(site.database, troubled=True)] == ["b", "b"]
+    assert (breakers.unusable(site.database), breakers.unreadable(site.database)) == ({"b"}, set())
+    told = snapshot(site.database.engine.raw_connection().driver_connection)
+    assert {row.manifest: row.last_error is not None for row in told.datasets} == {
+        "to": True, "from": False, "within": True,
+    }  # fmt: skip
+    assert [(host.host, host.kind, host.files) for host in told.hosts if host.kind] == [("b", trouble.kind, 2)]
+    breakers.trip(site.database, "b", HostDown("no route to it", host="b"))
+    assert items.claimable(site.database) == []
+    assert breakers.unreadable(site.database) == {"b"}
 
 
 def test_a_look_belongs_to_one_worker_and_is_due_only_in_its_time(site: Site) -> None:
     assert not breakers.begin_look(site.database, "b")
     breakers.trip(site.database, "b", HostDown("down", host="b"))
+    site.change("UPDATE hosts SET next_look = next_look + 1000 WHERE name = 'b'")
     assert not breakers.begin_look(site.database, "b")
     breakers.look_soon(site.database)
     assert breakers.begin_look(site.database, "b")
     assert not breakers.begin_look(site.database, "b"), "two looked at the same time"
+    before = time.time()
     assert breakers.look_failed(site.database, "b", Refused("key", host="b")).looks == 2
-    assert 47 < breakers.known(site.database)["b"].due_in_s <= 72
+    known = breakers.known(site.database)["b"]
+    assert known.due_in_s <= 72
+    assert (known.breaker.next_look or 0.0) - before > 47
     assert breakers.look_passed(site.database, "b") is not None
     assert breakers.look_passed(site.database, "b") is None
     assert breakers.known(site.database)["b"].usable

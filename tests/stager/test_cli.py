@@ -13,12 +13,13 @@ import pytest
 
 from tests.stager.conftest import Said, Stager
 from tests.stager.site import Site, done, failed
+from tests.waiting import LATE_S
 from transfers.errors import Refused
 
 ROOT = Path(__file__).parents[2]
 
 
-def process(site: Site, *words: str, timeout: float = 60, **variables: str) -> Said:
+def process(site: Site, *words: str, timeout: float = LATE_S, **variables: str) -> Said:
     """The same as a real process."""
     environment = {key: value for key, value in os.environ.items() if key not in ("STAGER_CONFIG", "COLUMNS")}
     environment |= {"PYTHONPATH": str(ROOT), **variables}
@@ -56,6 +57,11 @@ def half(site: Site) -> Site:
         (["verify", "nothing"], "no copy is known of nothing"),
         (["verify", "b:../x"], ".."),
         (["schema", "nonsense"], "no schema of nonsense"),
+        (["wait", "m", "--timeout", "nan"], "nan is no number of seconds"),
+        (["restore", "nowhere.toml", "--timeout", "nan"], "nan is no number of seconds"),
+        (["restore", "nowhere.toml", "--trust-within", "NaN"], "nan is no number of seconds"),
+        (["queue", "claim", "pipeline", "--lease", "nan"], "nan is no number of seconds"),
+        (["queue", "claim", "pipeline", "--lease", "inf"], "range 1<=x<=2592000"),
         (["submit", "nowhere.toml"], "nowhere.toml"),
         (["-c", "nowhere.toml"], ""),
         (["status", "-c", "nowhere.toml"], "there is no nowhere.toml"),
@@ -133,12 +139,50 @@ def test_show_says_why_items_are_held_and_what_was_tried(half: Site, stager: Sta
     assert [item["source"] for item in shown["items"]] == ["raw/2"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_a_failure_told_in_a_line(half: Site, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "stager", "status"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            command, cwd=half.folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
+    assert "No space left on device" in ran.stderr
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as gone:  # a reader that leaves
+        gone.wait()
+        ran = subprocess.run(
+            command, cwd=half.folder, env=environment, stdout=gone.stdin, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+def test_show_says_how_what_is_done_was_proven(site: Site, stager: Stager) -> None:
+    site.files("a:raw/1", "a:raw/2")
+    site.run(proof="stream")
+    site.file("a:raw/3")
+    site.submit(proof="stream")
+    shown = json.loads(stager("show", "m", "--json").out)
+    assert {item["source"]: item["proof"] for item in shown["items"]} == {
+        "raw/1": "stream",
+        "raw/2": "stream",
+        "raw/3": None,
+    }
+
+
 def test_wait_ends_when_whole_when_stuck_and_when_time_is_up(half: Site, stager: Stager) -> None:
     assert stager("wait", "m").code == 1
     half.change("UPDATE items SET state = 'waiting' WHERE state = 'held'")
     assert stager("wait", "m", "--timeout", "0").code == 3
     half.finish(*(done(item) for item in half.claim()))
     assert stager("wait", "m data").code == 0
+    half.change("UPDATE items SET state = 'excluded', kind = 'evicted' WHERE source = (SELECT max(source) FROM items)")
+    assert stager("wait", "m data").code == 0
+    half.change("UPDATE items SET state = 'excluded', kind = 'evicted'")
+    said = stager("wait", "m data")
+    assert (said.code, "m was evicted as a whole; `stager retry m`" in said.err) == (1, True)
+    half.change("UPDATE items SET state = 'done', kind = NULL")
     assert stager("wait", "m", "another", "--timeout", "0").code == 3
 
 
@@ -149,7 +193,7 @@ def test_operators_intents_take_effect(half: Site, stager: Stager) -> None:
     for command, intended in (("hold", "held"), ("release", "active"), ("cancel", "cancelled"), ("release", "active")):
         assert stager(command, "m").code == 0
         assert intent() == intended
-    assert "1 items will be tried now" in stager("retry", "m", "--item", "2").out
+    assert "1 item will be tried now" in stager("retry", "m", "--item", "2").out
     assert stager("hosts", "pause", "a", "--reason", "disks").code == 0
     assert "paused" in stager("hosts").out
     assert stager("hosts", "resume", "a").code == 0
@@ -183,6 +227,22 @@ def test_verify_and_doctor_say_by_their_exit_codes_what_they_found(site: Site, s
     assert stager("hosts", "--check").code == 1
 
 
+def test_verify_says_once_why_no_copy_of_a_host_can_be_read(site: Site, stager: Stager) -> None:
+    site.files("a:raw/1", "a:raw/2", "c:raw/3")
+    site.run()
+    site.run("n", dataset="m data", source="c:raw/**", destination="a:new", trigger=None)
+    site.path("a:new/3").write_text("rotten")
+    site.path("b:").rename(site.folder / "away")
+    said = stager("verify", "m data")
+    assert said.code == 1
+    words = " ".join(said.out.split())  # rows of a narrow table are folded
+    assert words.count("host down") == 1
+    assert "b: 2 copies the root " in words
+    assert "a:new/3 corrupt 0 of 3 copies proven, 0 B `stager retry" in words
+    assert "stager retry" not in stager("verify", "m").out
+    assert len(json.loads(stager("verify", "m", "--json").out)["troubles"]) == 2
+
+
 def test_schemas_are_json(stager: Stager) -> None:
     assert "dataset" in json.loads(stager("schema", "manifest").out)["properties"]
     assert "hosts" in json.loads(stager("schema", "config").out)["properties"]
@@ -204,6 +264,14 @@ def test_run_carries_out_and_its_exit_code_says_how_it_went(site: Site) -> None:
     site.file("b:new/3", "another file of that name")
     said = process(site, "run", "m.toml")
     assert (said.code, "conflict" in said.out) == (1, True), said
+
+
+def test_run_says_what_it_leaves_out(site: Site) -> None:
+    site.files("a:raw/1")
+    site.path("a:raw/link").symlink_to("1")
+    site.manifest()
+    said = process(site, "run", "m.toml")
+    assert (said.code, "left out raw/link: a symbolic link" in said.err) == (0, True), said
 
 
 def test_a_reader_that_leaves_the_pipe_gets_no_traceback(half: Site) -> None:

@@ -89,7 +89,7 @@ def test_hosts_routes_and_queues_are_read() -> None:
         ({"hosts": {"a": LOCAL | {"address": "x"}}}, "unknown key `address`"),
         ({"hosts": {"m": STORE | {"driver": "ssh"}}}, "hosts.m.address: missing"),
         ({"hosts": {"m": STORE | {"driver": "directory", "user": "x"}}}, 'of the driver "ssh"'),
-        ({"hosts": {"m": STORE | {"driver": "tape"}}}, '"directory" or "ssh"'),
+        ({"hosts": {"m": STORE | {"driver": "tape"}}}, '"command" or "s3"'),
         ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": [3, 1]}}}, "the least and the most"),
         ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": [1, 2, 3]}}}, "the least and the most"),
         ({"hosts": {"a": LOCAL}, "routes": {"a > a": {"streams": 33}}}, "1 to 32"),

@@ -12,9 +12,19 @@ from rich.console import Console
 
 from stager import drawing, durations
 from stager.commands.common import PIPED_COLUMNS
+from stager.counts import counted
 from stager.status import HostRow, RouteRow, Row, Snapshot
 
-FILES = {"total": 110448, "done": 81234, "running": 72, "waiting": 29142, "held": 0, "missing": 0, "excluded": 0}
+FILES = {
+    "total": 110448,
+    "done": 81234,
+    "running": 72,
+    "waiting": 29142,
+    "held": 0,
+    "missing": 0,
+    "excluded": 0,
+    "evicted": 0,
+}
 
 
 def row(**said: Any) -> Row:
@@ -207,3 +217,9 @@ def test_sizes_are_in_powers_of_1000(count: float | None, text: str) -> None:
 )
 def test_durations_are_in_the_units_people_use(seconds: float | None, text: str) -> None:
     assert durations.duration(seconds) == text
+
+
+def test_one_is_told_as_one() -> None:
+    assert [counted(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(number, "copy", "copies") for number in (1, 2)] == ["1 copy", "2 copies"]
+    assert [counted(number, "file is", "files are") for number in (1, 2)] == ["1 file is", "2 files are"]

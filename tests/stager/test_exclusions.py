@@ -180,7 +180,7 @@ def test_a_registry_says_what_should_exist_and_a_changed_one_is_a_new_revision(s
     submitted = site.run(**IMSIM, expect="registry.sqlite3")
     assert submitted.states == {"waiting": 2, "missing": 2}
     assert submitted.notes == [
-        "registry.sqlite3: one row says again what others say; each file is expected once",
+        "registry.sqlite3: 1 row says again what others say; each file is expected once",
         "registry.sqlite3 has only a part of visit 85471048 (4 of 6048 files): it is expected as it stands there",
     ]
     assert site.triggers() == []

@@ -11,10 +11,11 @@ import pytest
 from stager import intents, items
 from stager.items import Claimed
 from stager.models import ItemState
-from stager.retrying import Decision
+from stager.retrying import Decision, decide
 from stager.working import Unexpected
 from tests.stager.site import Site, done, failed, recount, tallies
-from transfers.errors import Refused, SourceChanged, SourceMissing, Transient
+from tests.waiting import LATE_S
+from transfers.errors import NoSpace, Refused, SourceChanged, SourceMissing, Transient
 
 STOPPED = Transient("the daemon is stopping", side="local", phase="stopped")
 BROKEN = Transient("connection reset", host="b", side="route", phase="land")
@@ -28,13 +29,13 @@ def submitted(site: Site, count: int, **said: object) -> None:
 
 def test_a_claim_is_a_lease_with_worker_epoch_and_end(site: Site) -> None:
     submitted(site, 3)
-    claimed = site.claim(most=2, lease_s=30)
+    claimed = site.claim(most=2, lease_s=3600)
     assert [item.epoch for item in claimed] == [1, 1]
     assert [item.source for item in claimed] == ["raw/f000.dat", "raw/f001.dat"]
     assert Counter(site.states().values()) == {"running": 2, "waiting": 1}
     now = site.database.now
     lasts = site.rows(f"SELECT worker, claimed_until - {now} FROM items WHERE state = 'running'")
-    assert all(row[0] == "worker" and 25 < row[1] <= 30 for row in lasts)
+    assert all(row[0] == "worker" and 3600 - LATE_S < row[1] <= 3600 for row in lasts)
 
 
 def test_a_claim_stops_at_its_bytes_but_takes_at_least_one(site: Site) -> None:
@@ -85,6 +86,29 @@ def test_what_a_person_must_see_is_held_with_its_reason(site: Site) -> None:
     assert "permission denied" in reason
 
 
+def test_what_was_tried_too_often_is_held_and_no_reason_says_that_it_is_tried_again(site: Site) -> None:
+    submitted(site, 1)
+    (item,) = site.claim()
+    site.finish(failed(item, BROKEN, decide(BROKEN, item.tries, most=1)))
+    ((state, reason),) = site.rows("SELECT state, reason FROM items")
+    assert (state, BROKEN.text in reason, "will be tried again" in reason) == ("held", True, False)
+    assert "given up after 1 failed try; `stager retry`" in reason
+
+
+def test_what_fits_is_claimed_before_what_does_not(site: Site) -> None:
+    for name, size in (("a", 5000), ("b", 100), ("c", 5000), ("d", 100)):
+        site.file(f"a:raw/{name}", bytes(size))
+    site.submit()
+    manifest = items.claimable(site.database)[0].manifest_id
+
+    def claim(room: int) -> list[str]:
+        got = items.claim(site.database, manifest, "w", most=10, most_bytes=room, lease_s=60, room=room)
+        return [one.source for one in got]
+
+    # One that is too large is claimed all the same where nothing else is left: it may be there already.
+    assert (claim(4000), claim(4000), claim(9999), claim(9999)) == (["raw/b", "raw/d"], ["raw/a"], ["raw/c"], [])
+
+
 def test_a_file_that_is_gone_is_missing_and_not_claimed_again(site: Site) -> None:
     submitted(site, 1)
     (item,) = site.claim()
@@ -111,6 +135,20 @@ def test_work_given_back_burns_no_try_and_leaves_no_attempt(site: Site) -> None:
         site.finish(failed(item, STOPPED))
     assert site.rows("SELECT tries, reason FROM items") == [(0, None)]
     assert site.value("SELECT count(*) FROM attempts") == 0
+
+
+def test_what_waits_for_room_leaves_one_attempt_however_long_that_takes(site: Site) -> None:
+    site.files("a:raw/1")
+    site.submit()
+    for number in range(3):
+        (item,) = site.claim()
+        site.finish(failed(item, NoSpace(f"needs 1 MB; {number} B are free", host="b", phase="reserve")))
+        site.change("UPDATE items SET not_before = 0")
+    assert site.rows("SELECT outcome, kind FROM attempts") == [("failed", "no space")]
+    assert "2 B are free" in site.value("SELECT reason FROM items")
+    (item,) = site.claim()
+    site.finish(failed(item, NoSpace("the disk is full", host="b", phase="write")))
+    assert site.value("SELECT count(*) FROM attempts") == 2
 
 
 def test_an_expired_lease_is_taken_back_and_its_loss_kept(site: Site) -> None:

@@ -37,7 +37,7 @@ def test_plain_paths_are_kept_as_they_are() -> None:
     assert encode_path("a\\b") == "a\\\\b"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(path=NAMES)
 def test_a_column_of_paths_gives_back_what_it_was_given(database: Database, path: str) -> None:
     with database.write() as connection:

@@ -14,6 +14,7 @@ import pytest
 from stager.config import Config, parse_config
 from stager.opening import Hosts
 from tests.stager.site import Site
+from tests.waiting import LATE_S, until
 from transfers.errors import HostDown, TransferError
 
 
@@ -26,10 +27,11 @@ def with_host(site: Site, name: str, **said: Any) -> Config:
 
 @pytest.fixture
 def silent(tmp_path: Path, sqlite_site: Site) -> Config:
-    """A configuration whose host `far` takes half a second to say that nobody is there."""
+    """A configuration whose host `far` says that nobody is there once there is a file `go`."""
     program = tmp_path / "bin/ssh"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\ncase $* in *exec*) echo once >> ${0%/*}/tries; sleep 0.5;; esac\nexit 255\n")
+    wait = "echo once >> ${0%/*}/tries; until [ -e ${0%/*}/go ]; do sleep 0.05; done"
+    program.write_text(f"#!/bin/sh\ncase $* in *exec*) {wait};; esac\nexit 255\n")
     program.chmod(0o755)
     return with_host(sqlite_site, "far", kind="ssh", root="/data", address="127.0.0.1", port=1, client="openssh")
 
@@ -55,6 +57,27 @@ def test_a_root_is_looked_at_each_time_it_is_asked_for(sqlite_site: Site) -> Non
     assert hosts["a"].space().free > 0
 
 
+def test_a_root_that_is_only_looked_at_is_neither_marked_nor_remembered(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.file("a:raw/1")
+    with Hosts(site.database, site.config, marks=False) as hosts:
+        for name in ("a", "mss", "a"):
+            assert len(list(hosts[name].scan())) == (1 if name == "a" else 0)
+        assert not list(site.path("").rglob(".stager"))
+        assert site.rows("SELECT * FROM hosts") == []
+        marker = site.hosts["a"].open(None)
+        assert hosts["a"].space().free > 0
+        site.path("a:.stager/marker").unlink()
+        with pytest.raises(HostDown, match="no marker"):
+            hosts["a"]
+        site.change("DELETE FROM hosts")
+        site.path("b:.stager").mkdir()
+        site.path("b:.stager/marker").write_text(f"{marker}\n")
+        assert hosts["b"].space().free > 0, "it carries a marker, and nothing is known of it"
+    assert site.rows("SELECT * FROM hosts") == []
+    assert not list(site.path("mss:").iterdir())
+
+
 def test_another_configuration_gives_up_only_what_it_describes_otherwise(sqlite_site: Site) -> None:
     hosts = sqlite_site.hosts
     a, b = hosts["a"], hosts["b"]
@@ -75,12 +98,12 @@ def test_a_host_that_is_slow_to_open_holds_up_no_other_and_is_tried_once(
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with Hosts(sqlite_site.database, silent) as hosts, ThreadPoolExecutor(4) as pool:
-        begun = time.monotonic()
         asking = [pool.submit(hosts.__getitem__, "far") for _ in range(4)]
-        time.sleep(0.1)
-        assert hosts["a"].space().free > 0
-        assert time.monotonic() - begun < 0.45, "a slow host held up another"
-        errors = [one.exception(30) for one in asking]
+        until(lambda: (tmp_path / "bin/tries").exists() and all(one.running() for one in asking))
+        assert hosts["a"].space().free > 0, "a slow host held up another"
+        time.sleep(0.5)  # the others of them come to wait
+        (tmp_path / "bin/go").touch()
+        errors = [one.exception(LATE_S) for one in asking]
     assert all(isinstance(error, TransferError) and error.host == "far" for error in errors), errors
     assert (tmp_path / "bin/tries").read_text().count("once") == 1, "each of them waited for a try of its own"
     assert not [one for one in threading.enumerate() if one.name.startswith("ssh")]

@@ -17,7 +17,8 @@ from tests.proxies import Proxy
 from tests.sshd import Sshd
 from tests.stager.conftest import Stager
 from tests.stager.site import Site, document
-from tests.stager.test_daemon import ends, running, trouble, until
+from tests.stager.test_daemon import ends, running, trouble
+from tests.waiting import until
 from transfers.errors import Refused, TransferError
 
 MakeSshd = Callable[..., Sshd]
@@ -137,14 +138,14 @@ def test_a_server_that_goes_and_comes_back_costs_no_try(sqlite_site: Site, make_
     for number in range(200):
         site.file(f"a:raw/{number:03d}", b"x" * 50_000)
     site.submit()
-    slow = site.config.route("a", "b").model_copy(update={"bytes_per_s": 4_000_000})
+    slow = site.config.route("a", "b").model_copy(update={"bytes_per_s": 500_000})
     with running(site, site.config.model_copy(update={"routes": {"a > b": slow}})):
         until(lambda: "done" in site.states().values())
         server.stop()
-        until(lambda: trouble(site, "b") == "host down", 60)
+        until(lambda: trouble(site, "b") == "host down")
         assert site.value("SELECT max(tries) FROM items") == 0
         server._listen()
-        until(lambda: set(site.states().values()) == {"done"}, 60)
+        until(lambda: set(site.states().values()) == {"done"})
     assert breakers.known(site.database)["b"].breaker.looks == 0
     assert all(site.path(f"b:new/{n:03d}").stat().st_size == 50_000 for n in range(200))
 
@@ -157,7 +158,7 @@ def test_no_connection_outlives_the_daemon(sqlite_site: Site, make_sshd: MakeSsh
         site.submit()
         assert ends(site, site.config) == 0
         site.hosts.close()
-        until(lambda: server.sessions() == [], 10)
+        until(lambda: server.sessions() == [])
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("check")]
 
 
@@ -172,7 +173,7 @@ def test_the_check_tells_everything_of_a_far_host(sqlite_site: Site, sshd: Sshd,
         one = by_name[name]
         assert sshd.host_key_fingerprint in one["about"]["key"], one
         assert one["round_trip_s"] > 0
-        assert abs(one["clock_offset_s"]) < 2
+        assert abs(one["clock_offset_s"]) < 20
         assert one["up_bytes_per_s"] > 0
         assert one["down_bytes_per_s"] > 0
         assert one["total"] >= one["free"] > 0

@@ -76,7 +76,7 @@ def test_an_inventory_that_cannot_be_of_the_whole_group_is_not_published(site: S
     site.change("DELETE FROM copies WHERE path = 'new/1'")
     ready, errors = publishing.publish_all(site.database, site.hosts)
     assert ready == 0
-    assert "whole with 2 files, and 1 are known now" in str(errors[0])
+    assert "whole with 2 files, and 1 is known now" in str(errors[0])
 
 
 @pytest.mark.parametrize("dataset", ["../../etc", "CFHTLS D1 / raw", "." * 20, "x" * 200])
@@ -271,7 +271,7 @@ def test_a_trigger_that_cannot_be_told_waits_alone_and_says_why(site: Site) -> N
     copy(site)
     assert [error.kind for error in site.problems] == ["undeliverable"]
     assert [row.problem.split(" - ")[0] for row in told(site)] == [
-        "none of its 1 files has by its path the ids visit, ccd to be announced by, such as other/x"
+        "its 1 file has not by its path the ids visit, ccd to be announced by, such as other/x"
     ]
     assert len(items(office)) == 2
 
@@ -294,7 +294,7 @@ def test_a_file_without_ids_is_not_announced_and_the_queue_says_so(site: Site) -
     office = add_queue(site, "isr")
     site.files(*(f"a:{path}" for path in raws(1)), "a:D1/raw/README")
     copy(site, {"queue": "isr"})
-    assert states(site) == [("delivered", f"4 datasets (1 of its files have no such ids: D1/raw/README) to {office}")]
+    assert states(site) == [("delivered", f"4 datasets (1 of its files has no such ids: D1/raw/README) to {office}")]
 
 
 def test_a_later_revision_announces_what_is_new_once_more(site: Site) -> None:

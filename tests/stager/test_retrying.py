@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stager.models import ItemState
 from stager.retrying import MOST_DELAY_S, MOST_TRIES, decide
 from stager.working import Unexpected
-from transfers.errors import BY_KIND, SourceChanged, TransferError, Transient
+from transfers.errors import BY_KIND, Conflict, SourceChanged, TransferError, Transient
 
 WAITING, HELD = ItemState.WAITING, ItemState.HELD
 
@@ -23,6 +23,7 @@ WAITING, HELD = ItemState.WAITING, ItemState.HELD
         ("congested", WAITING, 5.0, False, False),
         ("host down", WAITING, 30.0, False, False),
         ("no space", WAITING, 30.0, False, False),
+        ("read-only", WAITING, 30.0, False, False),
         ("source missing", WAITING, 0.0, False, True),
         ("refused", HELD, 0.0, True, False),
         ("source corrupt", HELD, 0.0, True, False),
@@ -39,11 +40,18 @@ def test_each_kind_of_error_has_its_decision(
 
 
 def test_the_table_has_every_kind_there_is() -> None:
-    assert len(BY_KIND) == 11
+    assert len(BY_KIND) == 12
 
 
 def test_a_fault_of_our_own_is_held() -> None:
     assert decide(Unexpected("KeyError"), 0).state == HELD
+
+
+def test_what_is_told_of_a_members_place_can_be_done() -> None:
+    decision = decide(Conflict("x", facts={"lies_in": "v.000000000000.stager.tar"}), 0)
+    assert decision.state == HELD
+    assert "`below`" in (decision.advice or "")
+    assert decide(Conflict("x"), 0).advice is None
 
 
 def test_work_given_back_is_released_whatever_its_kind() -> None:

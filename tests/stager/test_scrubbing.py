@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from manifests.parts import Location
-from stager import doctor, intents, restoring, scrubbing
+from stager import doctor, intents, scrubbing
 from tests.stager.site import Site
 
 
@@ -150,22 +152,29 @@ def test_a_part_file_of_a_dead_lease_is_seen_and_one_of_a_live_lease_is_not(land
     assert part.exists()
 
 
-def test_a_restore_is_checked_for_what_is_lost_and_for_room(site: Site) -> None:
-    for name in "12":
-        site.file(f"mss:raw/{name}", name * 1000)
-    said = {"kind": "restore", "source": "mss:raw/**", "destination": "b:raw"}
-    would = site.submit(**said, dry_run=True)
-    checked = restoring.check(site.database, site.hosts, site.manifest(**said), would, dry_run=True)
-    assert (checked.proven, checked.lost, checked.to_come, checked.problem) == (0, 0, 2000, None)
-    site.run(**said)
-    site.path("b:raw/1").unlink()
-    again = site.submit(**said)
-    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
-    assert (checked.proven, checked.lost, checked.to_come) == (1, 1, 1000)
-    assert "1 that were there are not any more" in checked.sentence()
-    site.work()
-    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
-    assert (checked.proven, checked.lost, checked.to_come) == (2, 0, 0)
-    site.change("UPDATE items SET state = 'waiting', bytes = :much", much=1 << 60)
-    checked = restoring.check(site.database, site.hosts, site.manifest(**said), again, dry_run=False)
-    assert "make room there first" in str(checked.problem)
+def test_a_bundle_that_disagrees_with_its_index_is_seen(site: Site) -> None:
+    site.files("a:raw/1", "a:raw/2")
+    site.run(kind="archive", destination="mss:kept", bundle={})
+    invariant = "every bundle at mss agrees with its index and the database"
+    assert examined(site)[invariant]
+    (index,) = site.path("mss:kept").glob("*.index")
+    index.unlink()
+    assert broken(site) == [invariant]
+
+
+def test_members_of_a_bundle_that_was_cut_short_are_corrupt(site: Site) -> None:
+    site.file("a:raw/1", "1" * 3000)
+    site.file("a:raw/2", "2" * 3000)
+    site.run(kind="archive", destination="mss:kept", bundle={})
+    (file,) = site.path("mss:kept").glob("*.tar")
+    os.truncate(file, 5000)
+    assert troubles(site) == {"kept/1": None, "kept/2": "corrupt"}
+    assert site.states() == {"raw/1": "done", "raw/2": "held"}
+
+
+def test_an_evicted_file_that_is_in_no_quarantine_is_seen(landed: Site) -> None:
+    landed.change(f"""
+        INSERT INTO evictions (host, path, size, digest, state, quarantine, others, kept, evicted_at, purge_after)
+        VALUES ('b', 'new/9', 5, 'sha256:0', 'quarantined', '.stager/quarantine/evicted/9-9', '[]',
+                '{{"unit": 9, "copy": 9, "mtime_ns": null, "image": null}}', 1.0, {landed.database.now} + 99)""")
+    assert broken(landed) == ["every evicted file is in quarantine until it is removed"]

@@ -18,6 +18,7 @@ from stager.queues import table
 from stager.samples import Exposure, write_focal_plane
 from stager.triggers import label_of, trigger_id
 from tests.stager.site import Site, done, failed
+from tests.waiting import LATE_S
 from transfers.errors import Refused
 
 PER_VISIT = {"queue": "pipeline", "per": ["visit"]}
@@ -132,7 +133,7 @@ def test_two_workers_that_finish_the_last_two_items_at_once_make_one_trigger(pos
     def finish(mine: list[items.Claimed]) -> list[str]:
         made = []
         for item in mine:
-            meet.wait(10)
+            meet.wait(LATE_S)
             made += items.finish(site.database, "w", [done(item)]).triggers
         return made
 

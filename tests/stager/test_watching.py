@@ -13,6 +13,7 @@ import pytest
 
 from stager import watching
 from tests.stager.site import Site
+from tests.waiting import LATE_S, until
 
 
 @pytest.fixture
@@ -55,12 +56,15 @@ def test_a_manifest_that_another_process_is_writing_is_left_alone(site: Site, sp
     assert ready(site, spool) == (["m.toml"], False)
 
 
-def test_a_manifest_is_left_alone_until_it_has_been_quiet(site: Site, spool: Path) -> None:
+def test_a_manifest_is_left_alone_until_it_has_been_quiet(
+    site: Site, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(spool / "m.toml")
     os.utime(spool / "m.toml")
-    assert ready(site, spool) == ([], True)
-    time.sleep(watching.QUIET_S * 1.5)
-    assert ready(site, spool) == (["m.toml"], False)
+    with monkeypatch.context() as patient:
+        patient.setattr(watching, "QUIET_S", 1000.0)
+        assert ready(site, spool) == ([], True)
+    until(lambda: ready(site, spool) == (["m.toml"], False))
     future = time.time() + 3600
     os.utime(spool / "m.toml", (future, future))  # a clock that was wrong must not hold it up for an hour
     assert ready(site, spool) == (["m.toml"], False)
@@ -89,16 +93,20 @@ def test_a_file_that_is_gone_is_forgotten(site: Site, spool: Path) -> None:
     assert site.value("SELECT count(*) FROM spooled") == 0
 
 
+def is_quiet(hinted: threading.Event) -> bool:
+    hinted.clear()
+    return not hinted.wait(0.3)
+
+
 def test_an_event_is_a_hint_and_reading_is_none(tmp_path: Path) -> None:
     hinted = threading.Event()
     spool = watching.Spool(tmp_path / "incoming", hinted.set)
     spool.start()
     try:
         put(tmp_path / "incoming" / "m.toml")
-        assert hinted.wait(5)
-        time.sleep(0.2)
-        hinted.clear()
+        assert hinted.wait(LATE_S)
+        until(lambda: is_quiet(hinted))  # all that putting it there makes has been told
         (tmp_path / "incoming" / "m.toml").read_text()
-        assert not hinted.wait(0.3)
+        assert is_quiet(hinted)
     finally:
         spool.stop()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from stager import items, workers
 from tests.stager.site import Site
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -59,7 +59,7 @@ def test_on_postgresql_a_worker_is_dead_when_its_process_is(postgres_site: Site)
     assert workers.dead(site.database, "me") == []
     other.kill()
     other.communicate()
-    gone = wait_for_dead(site)
+    gone = until(lambda: workers.dead(site.database, "me"))  # the server notices a closed connection within moments
     assert gone == ["other"]
     assert items.take_back(site.database, dead=gone) == 1
     workers.bury(site.database, gone)
@@ -67,21 +67,15 @@ def test_on_postgresql_a_worker_is_dead_when_its_process_is(postgres_site: Site)
     me.stop()
 
 
-def wait_for_dead(site: Site) -> list[str]:
-    """The server notices a closed connection within moments."""
-    for _ in range(100):
-        if gone := workers.dead(site.database, "me"):
-            return gone
-        time.sleep(0.05)
-    return []
-
-
 def test_a_worker_whose_session_was_lost_takes_its_lock_anew(postgres_site: Site) -> None:
     site = postgres_site
     presence = workers.Presence(site.database, "w")
     presence.start()
     assert workers.dead(site.database, "me") == []
-    site.rows("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    held = """FROM pg_locks JOIN pg_database ON pg_database.oid = database
+              WHERE locktype = 'advisory' AND datname = current_database()"""  # and none of another test's
+    assert len(site.rows(f"SELECT pg_terminate_backend(pid) {held}")) == 1
+    until(lambda: not site.rows(f"SELECT 1 {held}"))
     presence.hold()
     assert workers.dead(site.database, "me") == []
     presence.stop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -19,9 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.system.sites import Site, facts, sha256
+from tests.waiting import LATE_S
 
 ROUNDS = 8  # of `daemon --once` before it counts as not converging
 OWN = {"marker", "inventories", "quarantine", "scratch"}
@@ -44,9 +47,36 @@ class Found:
 
 def check(site: Site, *, code: int = 0, reference: dict[Path, str] | None = None) -> list[Found]:
     """Converge and check. `code`: the exit code that `daemon --once` must come to; `reference`: the digests that
-    files made by a chop must have."""
+    files made by a chop must have. What lies in bundles is taken out of them by tar."""
     ended = converge(site)
     assert ended == code, f"`daemon --once` came to {ended}, not {code}: {site.status()}\n{site.running[-1].err}"
+    with TemporaryDirectory() as folder:
+        site.views = {host: _view(site, host, Path(folder) / host) for host in site.hosts}
+        try:
+            return _check(site, reference or {})
+        finally:
+            site.views = {}
+
+
+def _view(site: Site, host: str, view: Path) -> Path:
+    """The host's root, or where it has bundles a folder in which these are unpacked beside links to its files."""
+    root = site.root(host)
+    bundles = sorted(root.rglob("*.stager.tar"))
+    if not bundles:
+        return root
+    view.mkdir()
+    for bundle in bundles:
+        subprocess.run(["tar", "-xf", bundle, "-C", view], check=True)
+    shutil.rmtree(view / ".stager")
+    for file in root.rglob("*"):
+        there = view / file.relative_to(root)
+        if file.is_file() and not file.name.endswith((".stager.tar", ".stager.tar.index")):
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.symlink_to(file)
+    return view
+
+
+def _check(site: Site, reference: dict[Path, str]) -> list[Found]:
     with connection(site) as reading:
         found = _items(reading, site)
         triggers = list(reading(_TRIGGERS))
@@ -54,8 +84,11 @@ def check(site: Site, *, code: int = 0, reference: dict[Path, str] | None = None
         if site.database.startswith("sqlite"):
             assert list(reading("PRAGMA integrity_check")) == [("ok",)]
         running = list(reading("SELECT id FROM items WHERE state = 'running' OR worker IS NOT NULL"))
+        bundles = {site.root(host) / decoded(path) for host, path in reading("SELECT host, path FROM bundles")}
+        packing = list(reading("SELECT path FROM bundles WHERE state <> 'stored'"))
     assert not running, f"leases are left: {running}"
-    _check_files(site, found, reference or {})
+    assert not packing, f"bundles are left that nobody packs: {packing}"
+    _check_files(site, found, reference, bundles)
     _check_triggers(site, found, triggers, wanted)
     _check_percentages(site, found)
     doctor = site.run("doctor", "--deep")
@@ -66,7 +99,7 @@ def check(site: Site, *, code: int = 0, reference: dict[Path, str] | None = None
 def converge(site: Site) -> int:
     """Run `daemon --once` until it says that nothing more comes of it; its exit code."""
     for _ in range(ROUNDS):
-        ended = site.run("daemon", "--once", timeout=120)
+        ended = site.run("daemon", "--once", timeout=2 * LATE_S)
         assert "Traceback" not in ended.err, ended.err
         if ended.code != 3:
             break
@@ -78,7 +111,7 @@ def converge(site: Site) -> int:
 def connection(site: Site) -> Iterator[Any]:
     """A function that runs a query on the site's database, by the database's own driver."""
     if site.database.startswith("sqlite"):
-        opened: Any = sqlite3.connect(site.folder / "stager.db", timeout=30, isolation_level=None)
+        opened: Any = sqlite3.connect(site.folder / "stager.db", timeout=LATE_S, isolation_level=None)
     else:
         import psycopg
 
@@ -129,19 +162,30 @@ def listed(line: bytes) -> str:
     return os.fsdecode(name)
 
 
-def _check_files(site: Site, found: list[Found], reference: dict[Path, str]) -> None:
+def at(site: Site, file: Path) -> Path:
+    """Where the bytes of a host's file are to be read."""
+    hosts = site.folder / "hosts"
+    if hosts not in file.parents:
+        return file
+    host = file.relative_to(hosts).parts[0]
+    return site.views[host] / file.relative_to(site.root(host))
+
+
+def _check_files(site: Site, found: list[Found], reference: dict[Path, str], bundles: set[Path]) -> None:
     for one in found:
         if one.state != "done":
             continue
         assert len(one.files) == one.expected
         for file in one.files:
-            one.files[file] = sha256(file)
+            one.files[file] = sha256(at(site, file))
             made_of = reference[file] if one.kind == "chop" and reference else None
             expected = one.files[file] if one.kind == "chop" else site.sources[one.source][0]
             assert one.files[file] == (made_of or expected), f"{file} is not what its source holds"
     for file, known in site.sources.items():
-        assert facts(file) == known, f"{file} was changed"
+        assert facts(at(site, file)) == known, f"{file} was changed"
     landed = {file for one in found for file in one.files}
+    assert all(bundle.is_file() for bundle in bundles)
+    landed |= bundles | {bundle.with_name(bundle.name + ".index") for bundle in bundles}
     for host in site.hosts:
         root = site.root(host)
         there = {file for file in root.rglob("*") if file.is_file() and file.relative_to(root).parts[0] != ".stager"}
@@ -175,7 +219,7 @@ def _check_triggers(site: Site, found: list[Found], triggers: list[Any], wanted:
         path = site.root(host) / inventory.partition(":")[2]
         proof = subprocess.run(
             ["sha256sum", "--check", "--quiet", "--strict", path],
-            cwd=site.root(host), capture_output=True, text=True, check=False,
+            cwd=site.views[host], capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert proof.returncode == 0, proof.stdout + proof.stderr
         named = {site.root(host) / listed(line) for line in path.read_bytes().split(b"\n") if line}
@@ -187,7 +231,7 @@ def _check_percentages(site: Site, found: list[Found]) -> None:
     for row in rows:
         mine = [one for one in found if one.manifest == row["manifest"]]
         done = [file for one in mine for file in one.files]
-        size = sum(file.stat().st_size for file in done)
+        size = sum(at(site, file).stat().st_size for file in done)
         files = sum(one.expected for one in mine if one.state != "excluded")
         assert (row["files"]["done"], row["files"]["total"]) == (len(done), files)
         assert row["bytes"]["done"] == size

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,11 +16,11 @@ from tests.sshd import Sshd
 from tests.system.checker import connection
 from tests.system.preloaded import Preloaded
 from tests.system.sites import Running, Site
+from tests.waiting import LATE_S, until
 
 HOSTS = {"here": "local", "lsst10": "local", "lsst": "local", "abe": "local", "mss": "store"}
 FAR = ("lsst10", "lsst", "abe", "mss")
 TRIGGER = {"queue": "pipeline"}
-GONE_S = 10.0  # in which what the far side runs for us must see that we are gone
 
 
 class Pt1(Site):
@@ -63,7 +62,7 @@ class Pt1(Site):
         self.until(lambda: "event=started" in running.err)
         yield running
         running.kill(signal.SIGTERM)
-        ended = running.end(drain_s + 30)
+        ended = running.end(drain_s + LATE_S)
         assert ended.code == 0, ended.err
         assert "Traceback" not in ended.err, ended.err
         for proxy in self.proxies.values():
@@ -72,14 +71,14 @@ class Pt1(Site):
 
     def until_left(self) -> None:
         """No session and no client of this site is left."""
-        self.until(lambda: not self.server.sessions() and not self.clients(), GONE_S)
+        self.until(lambda: not self.server.sessions() and not self.clients())
 
     def complete(self, *names: str) -> bool:
         rows = {row["manifest"]: row["state"] for row in self.status()["datasets"]}
         return {rows.get(name) for name in names or rows} == {"complete"}
 
-    def until_complete(self, *names: str, timeout: float = 60.0) -> None:
-        self.until(lambda: self.complete(*names), timeout)
+    def until_complete(self, *names: str) -> None:
+        self.until(lambda: self.complete(*names))
 
     def trouble(self, host: str) -> Any:
         """What status says is wrong with a host, as (kind, problem); None when nothing is."""
@@ -124,10 +123,6 @@ def nothing_burnt(site: Site) -> None:
     assert not burnt, burnt
 
 
-def skipping_waits(site: Pt1, *names: str, timeout: float = 90.0) -> None:
+def skipping_waits(site: Pt1, *names: str) -> None:
     """Until these manifests are complete, with no time lost by waiting."""
-    end = time.monotonic() + timeout
-    while not site.complete(*names):
-        assert time.monotonic() < end, f"it does not come to an end: {site.status()}"
-        time.sleep(0.4)
-        site.skip_waits()
+    until(lambda: site.complete(*names) or site.skip_waits(), site.status, 2 * LATE_S, pause_s=0.4)

@@ -58,7 +58,7 @@ class Preloaded:
         return self._codes[pid]
 
     def close(self) -> None:
-        self._parent.communicate(timeout=10)
+        self._parent.communicate(timeout=60)
 
     def _ask(self, request: dict[str, Any]) -> Any:
         assert self._parent.stdin

@@ -9,19 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.system.preloaded import CHECKOUT, Preloaded
+from tests.waiting import LATE_S, until
 
 if TYPE_CHECKING:
     from tests.proxies import Proxy
     from tests.sshd import Sshd
 
-PATIENCE_S = 60.0  # for anything that should take a second; a machine may be busy
 HOSTS = {"lsst10": "local", "abe": "local", "mss": "store"}
 
 
@@ -53,7 +52,7 @@ class Running:
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
-    def end(self, timeout: float = PATIENCE_S) -> Ended:
+    def end(self, timeout: float = LATE_S) -> Ended:
         """Wait for its end, and say how it ended."""
         code = self.waiting(timeout)
         if code is None:
@@ -75,6 +74,7 @@ class Site:
     logins: dict[str, dict[str, Any]] = field(default_factory=dict)  # keys of the hosts that are reached over SSH
     sources: dict[Path, tuple[str, int]] = field(default_factory=dict)  # digest and mtime of what must stay
     running: list[Running] = field(default_factory=list)
+    views: dict[str, Path] = field(default_factory=dict)  # while it is checked: roots, with what bundles hold
 
     def __post_init__(self) -> None:
         for name in self.hosts:
@@ -92,7 +92,7 @@ class Site:
         """Write stager.toml; settings are keys of [stager], kept for the next time."""
         self.settings |= settings
         stager = {"database": self.database, "walk_s": 2.0, **self.settings}
-        text = "[stager]\n" + _keys(stager)
+        text = "[stager]\n" + keys(stager)
         for name, kind in self.hosts.items():
             login = self.logins.get(name, {})
             driver = {"driver": "ssh" if login else "directory"} if kind == "store" else {}
@@ -102,7 +102,7 @@ class Site:
                 "root": str(self.root(name)),
                 **login,
             }
-            text += f"[hosts.{name}]\n{_keys(said)}"
+            text += f"[hosts.{name}]\n{keys(said)}"
         (self.folder / "stager.toml").write_text(text + '[queues.pipeline]\nkind = "table"\n' + self.more)
 
     def over_ssh(self, server: Sshd, *names: str, proxy: Proxy | None = None, **more: Any) -> None:
@@ -133,7 +133,7 @@ class Site:
         path.write_text(manifest_text(name, **said))
         return path
 
-    def run(self, *arguments: str, timeout: float = PATIENCE_S, **environment: str) -> Ended:
+    def run(self, *arguments: str, timeout: float = LATE_S, **environment: str) -> Ended:
         """A command from begin to end, in a process forked from one that has its imports."""
         return self.start(*arguments, **environment).end(timeout)
 
@@ -195,15 +195,14 @@ class Site:
         """`stager show --attempts --json` of all of a manifest."""
         return self.run("show", name, "--attempts", "--json", "--most", "100000").json()
 
-    def until(self, holds: Callable[[], Any], timeout: float = PATIENCE_S) -> Any:
+    def until(self, holds: Callable[[], Any], timeout: float = LATE_S) -> Any:
         """What `holds` gives once it is true; fails, with what the commands said, when it never is."""
-        end = time.monotonic() + timeout
-        while not (found := holds()):
-            if time.monotonic() > end:
-                said = "\n".join(filter(None, (one.err for one in self.running)))
-                raise AssertionError(f"not so after {timeout} s\n{said}\n{self.status()}")
-            time.sleep(0.05)
-        return found
+
+        def stands() -> str:
+            said = "\n".join(filter(None, (one.err for one in self.running)))
+            return f"{said}\n{self.status()}"
+
+        return until(holds, stands, timeout, pause_s=0.05)
 
     def close(self) -> None:
         """End what still runs."""
@@ -216,14 +215,14 @@ class Site:
 def manifest_text(name: str, **said: Any) -> str:
     """A manifest; tables come last, as TOML wants them."""
     plain = {key: value for key, value in said.items() if not isinstance(value, dict)}
-    text = _keys({"name": name, "kind": "copy", "dataset": name, **plain})
+    text = keys({"name": name, "kind": "copy", "dataset": name, **plain})
     for key, value in said.items():
         if isinstance(value, dict):
-            text += f"[{key}]\n{_keys(value)}"
+            text += f"[{key}]\n{keys(value)}"
     return text
 
 
-def _keys(values: Mapping[str, Any]) -> str:
+def keys(values: Mapping[str, Any]) -> str:
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 

@@ -22,6 +22,7 @@ from tests.system.checker import check
 from tests.system.preloaded import Preloaded
 from tests.system.sites import Running, Site
 from tests.system.tracing import DURABLE, calls_by_path, kill_at, run_faulty, run_traced
+from tests.waiting import LATE_S
 
 CALLS = ("openat", "write", "mkdir", *DURABLE)
 SAMPLE = 12  # positions that are tried in one round
@@ -180,8 +181,8 @@ def test_a_folder_that_hangs_holds_up_no_other_queue(site: Site, office: Path, t
     with open(office / ".stager" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as a process would that hangs on a dead disk
         assert site.run("submit", "job.toml", "other.toml").code == 0
-        site.until(lambda: list(lists.glob("*.txt")), 15)
-        assert site.status("job")["state"] == "complete"
+        site.until(lambda: list(lists.glob("*.txt")))
+        site.until(lambda: site.status("job")["state"] == "complete")
         assert states(site)["isr"] == ["pending"]
     site.until(lambda: states(site)["isr"] == ["delivered"])
     daemon.kill(15)
@@ -190,7 +191,7 @@ def test_a_folder_that_hangs_holds_up_no_other_queue(site: Site, office: Path, t
 
 
 def states(site: Site) -> dict[str, list[str]]:
-    with sqlite3.connect(site.folder / "stager.db", timeout=30) as reading:
+    with sqlite3.connect(site.folder / "stager.db", timeout=LATE_S) as reading:
         rows: list[Any] = reading.execute("SELECT queue, state FROM triggers ORDER BY queue, group_label").fetchall()
     return {name: [state for one, state in rows if one == name] for name, _ in rows}
 

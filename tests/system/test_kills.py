@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,30 @@ def chopping(site: Site) -> None:
     assert site.run("submit", path.name).code == 0
 
 
+def archiving(site: Site) -> None:
+    """Files of three sizes to the store: two groups in bundles, one file as it is; and a trigger."""
+    for number, size in enumerate((30_000, 5, 0, 70_001, 400_000, 12)):
+        file = site.write("lsst10", f"raw/f{number}.dat", random.Random(number).randbytes(size))
+        os.utime(file, (86400 * (number % 2),) * 2)
+        site.remember(file)
+    path = site.manifest(
+        "job", kind="archive", source="lsst10:raw/**", destination="mss:kept", trigger={"queue": "pipeline"},
+        bundle={"per": ["day"], "below": 400_000},
+    )  # fmt: skip
+    assert site.run("submit", path.name).code == 0
+
+
+def restoring(site: Site) -> None:
+    """What was archived comes back, to another host."""
+    archiving(site)
+    assert site.run("daemon", "--once").code == 0
+    for file in site.root("lsst10").joinpath("raw").iterdir():
+        kept = site.root("mss") / "kept" / file.name
+        site.sources[kept] = site.sources[file]
+    path = site.manifest("back", kind="restore", source="mss:kept/**", destination="abe:again", dataset="back")
+    assert site.run("submit", path.name).code == 0
+
+
 def untouched(site: Site, log: Path) -> tuple[list[tuple[str, str, int]], dict[Path, str]]:
     """Run to the end without a fault: all durable calls as (call, path, how often), and what was made."""
     site.save()
@@ -54,7 +80,7 @@ def inside(site: Site, path: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("strace")
-@pytest.mark.parametrize("prepare", [copying, chopping])
+@pytest.mark.parametrize("prepare", [copying, chopping, archiving, restoring])
 def test_a_kill_at_any_durable_call_loses_nothing(site: Site, tmp_path: Path, rounds: int, prepare: Prepare) -> None:
     prepare(site)
     calls, made = untouched(site, tmp_path / "calls")
@@ -71,11 +97,16 @@ def test_a_kill_at_any_durable_call_loses_nothing(site: Site, tmp_path: Path, ro
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_loses_nothing(site: Site, rounds: int) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [{"destination": "abe:new"}, {"kind": "archive", "destination": "mss:kept", "bundle": {"files": 20}}],
+    ids=["copy", "bundles"],
+)
+def test_a_kill_at_any_moment_loses_nothing(site: Site, rounds: int, said: dict[str, Any]) -> None:
     """Kills at random moments, most of them while files move, and again while the daemon recovers."""
     for number in range(200):
         site.write("lsst10", f"raw/v{number % 4}/f{number}.dat", random.Random(number).randbytes(20_000))
-    path = site.manifest("job", source="lsst10:raw/**", destination="abe:new", trigger={"queue": "pipeline"})
+    path = site.manifest("job", source="lsst10:raw/**", trigger={"queue": "pipeline"}, **said)
     assert site.run("submit", path.name).code == 0
     site.save()
     chance, within_s = random.Random(rounds), 1.0

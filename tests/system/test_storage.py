@@ -98,7 +98,7 @@ def test_a_fault_is_kept_and_got_over(site: Site, tmp_path: Path, case: Case) ->
         assert site.status("job")["files"] | {"done": 2, "held": 1} == site.status("job")["files"]
         assert site.run("release", "job").code == 0
     elif case.kind == "no space":
-        assert ended.code == 3
+        assert ended.code in (1, 3), "neither in trouble still, nor looked at and found to have room"
         item = next(item for item in site.show("job")["items"] if item["source"] == "raw/f1.dat")
         assert (item["state"], item["tries"]) == ("waiting", 0)
         assert not list(site.root("abe").rglob("*.part"))
@@ -167,12 +167,12 @@ def test_a_full_disk_and_a_lost_mount_are_waited_for(site: Site, small_disk: Pat
     assert "host down" in reasons[1]
     with connection(site) as reading:
         assert reading("SELECT count(*) FROM items WHERE tries > 0 OR state = 'held' OR missing") == [(0,)]
-    assert not list(small_disk.rglob("*.part"))
+    site.until(lambda: not list(small_disk.rglob("*.part")))  # of files that were on their way beside the one told of
     assert not list(site.root("mss").iterdir()), "something was written where nothing is mounted"
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     site.root("mss").rmdir()
     mounted.rename(site.root("mss"))
-    site.until(lambda: {row["state"] for row in site.status()["datasets"]} == {"complete"}, 60)
+    site.until(lambda: {row["state"] for row in site.status()["datasets"]} == {"complete"})
     daemon.kill(signal.SIGTERM)
     assert daemon.end().code == 0
     check(site)

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.system.sites import Ended, Site
+from tests.waiting import LATE_S
 
 DURABLE = ("rename", "renameat", "renameat2", "linkat", "unlink", "unlinkat", "fsync", "fdatasync")
-_CALL = re.compile(r"(?:\[pid +\d+\] |\d+ +)?(\w+)\((.*)")
+_CALL = re.compile(r"(?:\[pid +(?P<by>\d+)\] |(?P<thread>\d+) +)?(?P<call>\w+)\((?P<rest>.*)")
 
 
 @contextmanager
@@ -30,13 +31,13 @@ def traced(pid: int, log: Path, *options: str) -> Iterator[None]:
     finally:
         tracer.send_signal(signal.SIGINT)
         try:
-            tracer.communicate(timeout=20)
+            tracer.communicate(timeout=LATE_S)
         except subprocess.TimeoutExpired:
             tracer.kill()
             tracer.communicate()
 
 
-def run_traced(site: Site, log: Path, options: Sequence[str], *arguments: str, timeout: float = 60.0) -> Ended:
+def run_traced(site: Site, log: Path, options: Sequence[str], *arguments: str, timeout: float = LATE_S) -> Ended:
     """A command under strace from its first call to its end."""
     running = site.start(*arguments, waits=True)
     with traced(running.pid, log, *options):
@@ -60,22 +61,18 @@ def fired(log: Path) -> int:
     return log.read_text(errors="replace").count("(INJECTED") if log.exists() else 0
 
 
-def wait_fired(log: Path, count: int = 1, timeout: float = 30.0) -> None:
-    """Wait until that many calls were tampered with."""
-    end = time.monotonic() + timeout
-    while fired(log) < count:
-        assert time.monotonic() < end, "no fault fired"
-        time.sleep(0.02)
-
-
 def calls_by_path(log: Path) -> Counter[tuple[str, str]]:
-    """How often each (call, path) occurs in a log made with -y; the path is the first one that the call names."""
-    found: Counter[tuple[str, str]] = Counter()
+    """How often each (call, path) occurs in a log made with -y, in the thread where it does so most: faults are counted
+    in each. The path is the first one that the call names."""
+    in_threads: Counter[tuple[str, str, str]] = Counter()
     for line in log.read_text(errors="replace").splitlines():
         match = _CALL.match(line)
-        path = match and re.search(r"<(/[^>]*)>|\"(/[^\"]*)\"", match.group(2))
+        path = match and re.search(r"<(/[^>]*)>|\"(/[^\"]*)\"", match["rest"])
         if match and path:
-            found[match.group(1), path.group(1) or path.group(2)] += 1
+            in_threads[match["call"], path[1] or path[2], match["by"] or match["thread"] or ""] += 1
+    found: Counter[tuple[str, str]] = Counter()
+    for (call, place, _), count in in_threads.items():
+        found[call, place] = max(found[call, place], count)
     return found
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.waiting import LATE_S
 
 UNITS = Path(__file__).resolve().parent.parent.parent / "systemd"
 THRESHOLD = "15"
@@ -22,7 +25,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=LATE_S,
         check=False,
         env=environ,
     )
@@ -78,7 +81,7 @@ def test_an_open_unit_would_not_pass(analyze: str, unit: Path) -> None:
 def test_every_option_of_the_drop_in_that_is_commented_out_is_known(analyze: str, unit: Path) -> None:
     path = unit.parent / "stager.service.d" / "roots.conf"
     lines = [line.removeprefix("#") if "=" in line else line for line in path.read_text().splitlines()]
-    path.write_text("\n".join(line for line in lines if not line.startswith((" ", "ExecStart=/usr/local"))))
+    path.write_text("\n".join(line for line in lines if not line.startswith(("# ", " "))))
     told = [line for line in run(analyze, "verify", "--man=no", unit).stdout.splitlines() if "roots.conf" in line]
     assert told == []
 
@@ -108,3 +111,56 @@ def test_the_folders_are_made_for_that_user(program: Callable[[str], str], tmp_p
         "var/lib/stager": ("0o750", uid, gid),
         "var/lib/stager/incoming": ("0o2770", uid, gid),
     }
+
+
+RESTORE = UNITS / "stager-restore@.service"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """The restore's unit with the daemon's drop-in, and a production that requires it; programs that exist."""
+    text = RESTORE.read_text()
+    (tmp_path / "stager.service.d").mkdir()
+    example = UNITS / "stager.service.d" / "roots.conf.example"
+    (tmp_path / "stager.service.d" / "roots.conf").write_text(example.read_text())
+    (tmp_path / "stager-restore@.service.d").mkdir()
+    (tmp_path / "stager-restore@.service.d" / "roots.conf").symlink_to("../stager.service.d/roots.conf")
+    path = tmp_path / "stager-restore@.service"
+    path.write_text(text.replace("/opt/stager/bin/stager", "/bin/true"))
+    instance = "stager-restore@cfht-abe-restore.service"
+    production = f"[Unit]\nRequires={instance}\nAfter={instance}\n[Service]\nExecStart=/bin/true\n"
+    (tmp_path / "production.service").write_text(production)
+    return path
+
+
+def test_the_restore_and_what_requires_it_are_what_systemd_expects(analyze: str, gate: Path) -> None:
+    ended = run(analyze, "verify", "--man=no", gate, gate.parent / "production.service")
+    told = [line for line in ended.stdout.splitlines() if "stager" in line or str(gate.parent) in line]
+    assert (told, ended.returncode) == ([], 0), ended.stdout
+
+
+def test_the_drop_in_that_both_units_read_starts_nothing() -> None:
+    example = (UNITS / "stager.service.d" / "roots.conf.example").read_text()
+    assert not re.search(r"^#?Exec", example, re.MULTILINE)
+    assert "/stager.service.d/roots.conf" in (UNITS.parent / "docs" / "restore.md").read_text()
+
+
+def test_verify_would_tell_of_a_misspelt_setting_of_the_restore(analyze: str, gate: Path) -> None:
+    gate.write_text(gate.read_text().replace("TimeoutStartSec=", "TimeoutStartsSec="))
+    assert "TimeoutStartsSec" in run(analyze, "verify", "--man=no", gate).stdout
+
+
+def test_the_restore_is_as_closed_as_the_daemon_with_its_drop_in_too(analyze: str, gate: Path) -> None:
+    for path in (RESTORE, gate):
+        ended = run(analyze, "security", "--offline=true", f"--threshold={THRESHOLD}", path)
+        assert ended.returncode == 0, ended.stdout
+    gate.write_text(gate.read_text().replace("ProtectSystem=strict", "").replace("SystemCallFilter=", "#"))
+    assert run(analyze, "security", "--offline=true", f"--threshold={THRESHOLD}", gate).returncode != 0
+
+
+def test_the_restore_is_waited_for_as_long_as_it_takes_and_made_anew_each_time() -> None:
+    lines = RESTORE.read_text().splitlines()
+    assert {"Type=oneshot", "RemainAfterExit=no", "TimeoutStartSec=infinity"} <= set(lines)
+    (start,) = (line for line in lines if line.startswith("ExecStart="))
+    assert start.endswith("/etc/stager/restore/%i.toml")  # %I would make slashes of the dashes in a name
+    assert not any(line.startswith(("SuccessExitStatus", "Restart")) for line in lines)  # 1 and 3 are failures

@@ -13,6 +13,8 @@ import pytest
 from astropy.io import fits
 
 from tests.transfers import crafted
+from tests.transfers.contract_members import MemberContract
+from tests.transfers.contract_moves import MoveContract, OnDiskContract
 from transfers import integrity
 from transfers.copying import copy
 from transfers.errors import (
@@ -93,7 +95,7 @@ def frames_of(path: str, data: bytes, item: int = 1, epoch: int = 1, digest: str
     return [("file", facts), ("data", data), ("end", end)]
 
 
-class HostContract:
+class HostContract(MemberContract):
     """Subclass it, say how the host is made for a folder, and it is held to all of this."""
 
     changed_bytes = 3 << 20  # of a file that is changed while it is read: more than may be under way
@@ -140,6 +142,7 @@ class HostContract:
             lambda: list(host.land(frames_of("a", b"x"))),
             lambda: list(host.digest(["a"])),
             lambda: list(host.remove(["a"])),
+            lambda: list(host.headers(["a"])),
             host.space,
         ):
             with pytest.raises(HostDown):
@@ -152,8 +155,41 @@ class HostContract:
             self.make(root).open("00000000-0000-0000-0000-000000000000")
 
     def test_root_that_is_gone_is_down(self, tmp_path: Path) -> None:
-        with pytest.raises(HostDown):
-            self.make(tmp_path / "none").open(None)
+        told = []
+        for marks in (True, False):
+            with pytest.raises(HostDown) as raised:
+                self.make(tmp_path / "none").open(None, marks)
+            told.append(str(raised.value))
+        assert told[0] == told[1]
+        assert not (tmp_path / "none").exists()
+
+    def test_root_that_is_only_looked_at_gets_no_marker(self, root: Path) -> None:
+        (root / "a").write_bytes(b"data")
+        host = self.make(root)
+        assert host.open(None, marks=False) is None
+        assert [found.path for found in host.scan("")] == ["a"]
+        (found,) = host.find(["a"])
+        assert isinstance(found, FileInfo)
+        assert list(host.digest(["a"])) == [("a", 4, sha256(b"data"))]
+        host.space()
+        assert host.open(None, marks=False) is None
+        assert names(root) == ["a"]
+        marker = host.open(None)
+        assert marker is not None
+        assert (root / ".stager" / "marker").read_text().strip() == marker
+
+    def test_root_that_is_only_looked_at_is_known_by_the_marker_it_has(self, root: Path) -> None:
+        (root / ".stager").mkdir()
+        (root / ".stager/marker").write_text("11111111-2222-4333-8444-555555555555\n")
+        host = self.make(root)
+        assert host.open(None, marks=False) == "11111111-2222-4333-8444-555555555555"
+        assert host.open("11111111-2222-4333-8444-555555555555", marks=False) == "11111111-2222-4333-8444-555555555555"
+        with pytest.raises(HostDown, match="another file system"):
+            self.make(root).open("00000000-0000-0000-0000-000000000000", marks=False)
+        (root / ".stager/marker").unlink()
+        with pytest.raises(HostDown, match="no marker"):
+            self.make(root).open("11111111-2222-4333-8444-555555555555", marks=False)
+        assert names(root / ".stager") == []
 
     # Scanning.
 
@@ -608,3 +644,7 @@ class HostContract:
         with pytest.raises(SourceChanged if damage == "changed" else SourceCorrupt):
             host.gunzip(want, 8 << 20)
         assert not list(root.rglob("*.part"))
+
+
+class DiskContract(HostContract, MoveContract, OnDiskContract):
+    """The same for a host whose files are on disk, which promises more."""

@@ -18,10 +18,25 @@ from astropy.io import fits
 
 from tests.transfers.contract import files_in, frames_of, names
 from transfers import agent as module
-from transfers.agent import Agent, Cut, Datasum, Fault, FileInfo, Frame, Piece, Receipt, Tree, Want
+from transfers.agent import (
+    Agent,
+    Cut,
+    Datasum,
+    Fault,
+    FileInfo,
+    Frame,
+    Member,
+    Piece,
+    Receipt,
+    Tree,
+    Want,
+    piece_from,
+    rename_new_by_link,
+)
 
 SOURCE = Path(module.__file__)
 NEEDED = {
+    "abc",
     *("collections", "concurrent", "ctypes", "errno", "functools", "hashlib", "io", "itertools", "json", "numpy"),
     *(
         "os",
@@ -106,6 +121,12 @@ def test_no_descriptor_is_kept(agent: Agent, root: Path) -> None:
         list(agent.land(frames_of("f", b"conflict")))
         list(agent.land(frames_of("cut", b"data")[:2]))
         next(agent.read([Want(1, 1, "f", "d/f")]))
+        members = [Member("f", 5, 100, "m"), Member("f", 0, 1 << 40, "beyond.gz"), Member("none", 0, 1, "none")]
+        list(agent.digest(members))
+        list(agent.headers(members))
+        list(agent.read([Want(1, 1, "f", "m", digest="sha256:00", stretch=(5, 1 << 40))]))
+        list(agent.move([("d/f", "e/f"), ("e/f", "d/f"), ("none", "x"), ("f", "d/f"), ("d", "x"), ("f", "../x")]))
+        list(agent.identify(["f", "", "none", "../x"]))
     assert set(names(Path("/proc/self/fd"))) == before
 
 
@@ -215,7 +236,7 @@ def test_root_that_cannot_be_written_to_is_a_source_all_the_same(tmp_path: Path)
     (root / "f").write_bytes(b"data")
     root.chmod(0o500)
     try:
-        check_read_only(root)
+        check_read_only(root, "refused")
     finally:
         root.chmod(0o700)
 
@@ -230,14 +251,14 @@ def test_markers_of_read_only_mounts(tmp_path: Path, require: Callable[[str], No
     try:
         (root / "f").write_bytes(b"data")
         subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
-        marker = check_read_only(root)
+        marker = check_read_only(root, "read-only")
     finally:
         subprocess.run(["umount", str(root)], check=True)
     with pytest.raises(Fault, match="not mounted"):
         Agent(str(root)).open(marker)
 
 
-def check_read_only(root: Path) -> str:
+def check_read_only(root: Path, kind: str) -> str:
     agent = Agent(str(root))
     marker = agent.open(None)
     assert Agent(str(root)).open(marker) == marker
@@ -245,8 +266,28 @@ def check_read_only(root: Path) -> str:
     assert [name for name, _ in agent.read([Want(1, 1, "f", "x")])] == ["file", "data", "end"]
     (fault,) = agent.land(frames_of("g", b"x"))
     assert isinstance(fault, Fault)
-    assert fault.kind == "refused"
+    assert fault.kind == kind
     return marker
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_one_folder_that_is_read_only_is_no_trouble_of_the_whole_root(
+    root: Path, require: Callable[[str], NoReturn]
+) -> None:
+    (root / "below").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(root / "below")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        require("a tmpfs cannot be mounted here")
+    try:
+        agent = Agent(str(root))
+        agent.open(None)
+        below, beside = agent.land([*frames_of("below/g", b"x"), *frames_of("g", b"x")])
+    finally:
+        subprocess.run(["umount", str(root / "below")], check=True)
+    assert isinstance(below, Fault)
+    assert below.kind == "refused"
+    assert isinstance(beside, Receipt)
+    assert not list(root.rglob(".*.part"))
 
 
 def test_first_use_by_many_at_once_makes_one_marker(root: Path) -> None:
@@ -367,3 +408,75 @@ def test_texts_of_paths_do_not_depend_on_the_locale(root: Path) -> None:
         answers.add(subprocess.check_output(argv, env={**os.environ, **variables}, text=True))
     assert len(answers) == 1
     assert ascii(name) in answers.pop()
+
+
+def test_cuts_of_a_piece_are_told_from_its_file() -> None:
+    piece = Piece(b"", (Cut(5, 1, 2, 3), Cut(0, 1, 1, 1)), 7)
+    assert piece_from(piece, 100) == Piece(b"", (Cut(105, 1, 2, 3), Cut(100, 1, 1, 1)), 7)
+
+
+# Moving.
+
+
+def test_move_into_folders_deeper_than_are_kept_open(agent: Agent, root: Path) -> None:
+    """The folder that the file comes from may have been closed by then."""
+    (root / "d").mkdir()
+    (root / "d/a").write_bytes(b"data")
+    deep = "/".join("x" * 100)
+    assert list(agent.move([("d/a", f"{deep}/a"), (f"{deep}/a", "d/a")])) == [f"{deep}/a", "d/a"]
+    assert (root / "d/a").read_bytes() == b"data"
+
+
+def test_one_file_moved_by_many_at_once_is_moved_once(root: Path) -> None:
+    Agent(str(root)).open(None)
+    (root / "a").write_bytes(b"data")
+    found: list[str | Fault] = []
+    moving = [
+        threading.Thread(target=lambda n=n: found.extend(Agent(str(root)).move([("a", f"to/{n}")]))) for n in range(16)
+    ]
+    for thread in moving:
+        thread.start()
+    for thread in moving:
+        thread.join()
+    moved = [one for one in found if isinstance(one, str)]
+    assert len(found) == 16
+    assert files_in(root) == {moved[0]: b"data"}
+    assert len(moved) == 1
+    assert {one.kind for one in found if isinstance(one, Fault)} <= {"source missing", "transient"}
+
+
+def test_many_moved_to_one_name_are_one_there_and_the_others_where_they_were(root: Path) -> None:
+    Agent(str(root)).open(None)
+    for number in range(16):
+        (root / str(number)).write_text(str(number))
+    found: list[str | Fault] = []
+    moving = [
+        threading.Thread(target=lambda n=n: found.extend(Agent(str(root)).move([(str(n), "to/one")])))
+        for n in range(16)
+    ]
+    for thread in moving:
+        thread.start()
+    for thread in moving:
+        thread.join()
+    assert found.count("to/one") == 1
+    assert [one.kind for one in found if isinstance(one, Fault)] == ["conflict"] * 15
+    assert sorted(files_in(root).values()) == sorted(str(number).encode() for number in range(16))
+
+
+def test_rename_by_link_that_cannot_take_the_old_name_away_gives_no_new_one(
+    root: Path, require: Callable[[str], NoReturn]
+) -> None:
+    (root / "kept").mkdir()
+    (root / "kept/a").write_bytes(b"data")
+    if os.geteuid() != 0 or subprocess.run(["chattr", "+a", str(root / "kept")], check=False).returncode:
+        require("no folder can be made one that nothing is taken from")
+    try:
+        with Tree(str(root)) as tree, pytest.raises(PermissionError):
+            rename_new_by_link(tree.folder("kept"), b"a", tree.fd, b"b")
+        assert files_in(root) == {"kept/a": b"data"}
+        (fault,) = Agent(str(root)).move([("kept/a", "b")])
+        assert isinstance(fault, Fault)
+        assert fault.kind == "refused"
+        assert files_in(root) == {"kept/a": b"data"}
+    finally:
+        subprocess.run(["chattr", "-a", str(root / "kept")], check=True)

@@ -18,9 +18,9 @@ from transfers.agent import LIMITS, Agent, Fault, Hdu, Limits, add_words_numpy, 
 
 def walked(folder: Path, data: bytes, name: str = "f.fits", limits: Limits | None = None) -> tuple[Hdu, ...] | Fault:
     (folder / name).write_bytes(data)
-    began = time.monotonic()
+    began = time.process_time()
     (found,) = Agent(str(folder)).headers([name], limits or Limits())
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     return found
 
 

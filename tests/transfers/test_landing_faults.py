@@ -302,6 +302,8 @@ def test_full_disk_is_no_space_and_goes_on_when_there_is_room(
         kinds = [result.kind if isinstance(result, Fault) else "done" for result in agent.land(frames)]
         assert set(kinds) == {"done", "no space"}
         assert not list(root.rglob(".*.part"))
+        (text,) = {fault.text for fault in agent.land(frames) if isinstance(fault, Fault)}
+        assert text.startswith("No space left" if limit == "size=2m" else "the file system has no inodes left")
         unit = [("unit", 6), *[frame for n in range(6) for frame in frames_of(f"u/{n}", bytes(700_000), 9)]]
         assert {result.kind for result in agent.land(unit) if isinstance(result, Fault)} == {"no space"}
         assert not list(root.rglob("u/*"))
@@ -329,5 +331,8 @@ def test_mount_point_below_the_root_is_landed_on(tmp_path: Path, require: Callab
         assert isinstance(fault, Fault)
         assert (fault.kind, "set aside" in fault.text) == ("unsupported", True)
         assert (root / "mounted/d/f").read_bytes() == b"data"
+        (full,) = agent.land(frames_of("mounted/new/f", bytes(3 << 20)))
+        assert isinstance(full, Fault)
+        assert (full.kind, full.facts["mounted"]) == ("no space", True), "the root is told to be full"
     finally:
         subprocess.run(["umount", str(root / "mounted")], check=True)

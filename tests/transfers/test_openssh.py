@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
+from tests.waiting import LATE_S, until
 from transfers import openssh
 from transfers.channels import Channel, Login
 from transfers.errors import Congested, HostDown, Refused, TransferError, Transient, Unsupported
 from transfers.openssh import OpenSSHChannel, OpenSSHClient
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +26,7 @@ def _nothing_is_left() -> Iterator[None]:
     """No thread, descriptor or process of a channel outlives its test."""
     before = threads(), descriptors(), clients()
     yield
-    deadline = time.monotonic() + 5
-    while (new := added(before)) != (0, 0, []) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert new == (0, 0, [])
+    until(lambda: added(before) == (0, 0, []), lambda: added(before))
 
 
 def added(before: tuple[int, int, list[int]]) -> tuple[int, int, list[int]]:
@@ -184,7 +180,7 @@ def test_encrypted_key_without_an_agent_is_refused_and_nobody_is_asked(
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     begun = time.monotonic()
     assert isinstance(ending(sshd.login(identity=str(key))), Refused)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < LATE_S
     assert not asked.exists()
 
 
@@ -224,7 +220,7 @@ def test_host_that_never_answers_is_down_in_time(sshd: Sshd) -> None:
         begun = time.monotonic()
         error = ending(sshd.login(port=mute.getsockname()[1], connect_s=1))
     assert isinstance(error, HostDown)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < LATE_S
 
 
 def test_what_speaks_no_ssh_is_an_error_of_the_route(sshd: Sshd) -> None:
@@ -236,12 +232,12 @@ def test_what_speaks_no_ssh_is_an_error_of_the_route(sshd: Sshd) -> None:
             taken, _ = web.accept()
             with taken:
                 taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3)
-                taken.settimeout(5)
+                taken.settimeout(LATE_S)
                 taken.recv(100)
 
         serving = threading.Thread(target=serve)
         serving.start()
-        error = ending(sshd.login(port=web.getsockname()[1], connect_s=5))
+        error = ending(sshd.login(port=web.getsockname()[1], connect_s=LATE_S))
         serving.join()
     assert isinstance(error, Congested | HostDown | Transient)
     assert error.side == "route"
@@ -252,7 +248,7 @@ def test_too_many_who_log_in_is_congested(make_sshd: Callable[..., Sshd]) -> Non
     with socket.create_connection((sshd.address, sshd.port)) as first:
         first.recv(100)
         assert isinstance(ending(sshd.login()), Congested)
-    time.sleep(0.2)
+    until(lambda: sshd.sessions() == [])
     assert output_of(client(sshd.login()).run("echo hello")) == b"hello\n"
 
 
@@ -261,10 +257,9 @@ def test_complaints_of_the_far_shell_are_not_taken_for_the_clients_own(make_sshd
     sshd = make_sshd()
     says = "echo 'bash: line 3: /x: Permission denied'; echo 'bash: Connection timed out'; echo 'Bad owner'"
     for out in ("", "echo hello; "):
-        channel = client(sshd.login()).run(f"{out}({says}) >&2; exec sleep 60")
+        channel = client(sshd.login()).run(f"{out}({says}) >&2; exec sleep 600")
         assert isinstance(channel, OpenSSHChannel)
-        while b"Bad owner" not in channel._tail:
-            time.sleep(0.01)
+        until(lambda channel=channel: b"Bad owner" in channel._tail)
         if out:
             channel.read_into(memoryview(bytearray(100)))
         assert sshd.kill_sessions() == 1
@@ -278,7 +273,7 @@ def test_complaints_of_the_far_shell_are_not_taken_for_the_clients_own(make_sshd
 
 @pytest.mark.parametrize("busy", ["read", "write"])
 def test_kill_unblocks_who_reads_and_who_writes(sshd: Sshd, busy: str) -> None:
-    channel = client(sshd.login()).run("sleep 60")
+    channel = client(sshd.login()).run("sleep 600")
     ended: list[object] = []
 
     def work() -> None:
@@ -294,13 +289,13 @@ def test_kill_unblocks_who_reads_and_who_writes(sshd: Sshd, busy: str) -> None:
     working.start()
     time.sleep(0.5)
     channel.kill()
-    working.join(5)
+    working.join(LATE_S)
     assert not working.is_alive()
     assert ended == [0] or isinstance(ended[0], Transient)
 
 
 def test_client_that_is_killed_is_transient(sshd: Sshd) -> None:
-    channel = client(sshd.login()).run("echo hello; sleep 60")
+    channel = client(sshd.login()).run("echo hello; sleep 600")
     view = memoryview(bytearray(100))
     channel.read_into(view)
     (pid,) = clients()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
+from tests.waiting import LATE_S, until
 from transfers.channels import Login
 from transfers.errors import Congested, HostDown, Refused, TransferError, Transient, Unsupported
 from transfers.known_hosts import known_name, read_known
@@ -24,10 +25,7 @@ def _nothing_is_left() -> Iterator[None]:
     """No thread of a connection outlives its test."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 3
-    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not left
+    until(lambda: set(threading.enumerate()) <= before, lambda: set(threading.enumerate()) - before)
 
 
 @pytest.fixture(autouse=True)
@@ -139,9 +137,9 @@ def test_changed_key_ends_it_before_authentication(make_sshd: Callable[..., Sshd
 
 def nobody_logged_in(sshd: Sshd) -> bool:
     """sshd tells of each key that is offered, and of the user; it heard of neither."""
+    until(lambda: "Connection from" in sshd.log())
     time.sleep(0.2)
     log = sshd.log()
-    assert "Connection from" in log
     return not any(word in log for word in ("Accepted", "Failed", "Postponed", sshd.user + " from", "publickey"))
 
 
@@ -219,8 +217,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real ssh-agent without keys."""
     path = str(tmp_path / "agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
-    while not Path(path).exists():
-        time.sleep(0.01)
+    until(lambda: Path(path).exists(), "the socket of ssh-agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
     yield path
     process.kill()
@@ -323,7 +320,7 @@ def test_host_with_too_many_who_log_in_is_congested(make_sshd: Callable[..., Ssh
     with socket.create_connection((sshd.address, sshd.port)) as first:
         first.recv(100)  # it is one that logs in, and takes its time
         refused(sshd.login(), Congested)
-    time.sleep(0.2)
+    until(lambda: sshd.sessions() == [])
     assert output_of(client(sshd.login()).run("echo hello")) == b"hello\n"
 
 
@@ -338,7 +335,7 @@ def test_login_without_programs_is_unsupported_or_ends(make_sshd: Callable[..., 
 
 @pytest.mark.parametrize("busy", ["reading", "writing"])
 def test_kill_unblocks_who_reads_and_who_writes(sshd: Sshd, busy: str) -> None:
-    channel = client(sshd.login()).run("sleep 60")
+    channel = client(sshd.login()).run("sleep 600")
     ends: list[object] = []
 
     def work() -> None:
@@ -355,14 +352,14 @@ def test_kill_unblocks_who_reads_and_who_writes(sshd: Sshd, busy: str) -> None:
     time.sleep(0.5)
     assert working.is_alive()
     channel.kill()
-    working.join(5)
+    working.join(LATE_S)
     assert not working.is_alive()
     assert len(ends) == 1
 
 
 def test_host_that_dies_ends_the_channel(make_sshd: Callable[..., Sshd]) -> None:
     sshd = make_sshd()
-    channel = client(sshd.login()).run("sleep 60")
+    channel = client(sshd.login()).run("sleep 600")
     assert sshd.kill_sessions()
     try:
         assert channel.read_into(memoryview(bytearray(100))) == 0
@@ -375,10 +372,10 @@ def test_host_that_dies_ends_the_channel(make_sshd: Callable[..., Sshd]) -> None
 
 def test_host_that_falls_silent_is_down(make_sshd: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, not ended: TCP goes on acknowledging, and only the keep-alive tells."""
-    monkeypatch.setattr("transfers.paramiko_client.KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr("transfers.paramiko_client.KEEP_ALIVE_S", 1.0)
     sshd = make_sshd()
-    channel = client(sshd.login()).run("sleep 60")
-    time.sleep(2.5)  # silent, but answering: that is no reason to end
+    channel = client(sshd.login()).run("sleep 600")
+    time.sleep(7)  # silent, but answering: that is no reason to end
     assert channel.connection.is_active()
     assert sshd.silence()
     begun = time.monotonic()
@@ -387,6 +384,6 @@ def test_host_that_falls_silent_is_down(make_sshd: Callable[..., Sshd], monkeypa
         error = channel.ended()
     except TransferError as raised:
         error = raised
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < LATE_S
     assert isinstance(error, HostDown)
     channel.kill()

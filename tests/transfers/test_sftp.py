@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 from tests.sshd import Sshd
-from tests.transfers.contract import HostContract, files_in, frames_of, sha256, wants_of
+from tests.transfers.contract import DiskContract, files_in, frames_of, sha256, wants_of
 from transfers.copying import copy
-from transfers.errors import HostDown, NoSpace, Refused, TransferError, Transient, Unsupported
+from transfers.errors import HostDown, NoSpace, ReadOnly, Refused, TransferError, Transient, Unsupported
 from transfers.hosts import FileInfo, Frame, Host, Receipt, Want
 from transfers.local import LocalHost
 from transfers.paramiko_client import ParamikoClient
@@ -46,7 +46,7 @@ def far(sshd: Sshd, root: Path, **options: object) -> SftpHost:
     return SftpHost("there", str(root), ParamikoClient("there", sshd.login()), **options)  # type: ignore[arg-type]
 
 
-class TestSftpHost(HostContract):
+class TestSftpHost(DiskContract):
     @pytest.fixture(autouse=True)
     def _far_side(self, sshd: Sshd, hosts: list[SftpHost]) -> None:
         self.sshd = sshd
@@ -123,6 +123,11 @@ class TestSftpHost(HostContract):
             host.gunzip(Want(7, 1, f"{damage}.gz", ""), 4 << 20)
         assert files_in(root) == {}
 
+    def test_which_file_is_which_is_not_told(self, host: Host, root: Path) -> None:
+        """SFTP has no device numbers and no inodes."""
+        with pytest.raises(Unsupported, match="independent"):
+            list(host.identify([""]))
+
 
 # What SFTP is: other servers, lost connections.
 
@@ -144,7 +149,7 @@ def test_server_that_changes_nothing_is_read_and_says_so(
     assert list(host.digest(["a"])) == [("a", 4, sha256(b"data"))]
     (refused,) = host.land(frames_of("b", b"x"))
     (kept,) = host.remove(["a"])
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ReadOnly)
     assert "the server is read-only" in refused.text
     assert isinstance(kept, Refused)
     assert files_in(root) == {"a": b"data"}
@@ -282,6 +287,28 @@ def test_full_disk_is_no_space_and_goes_on_when_there_is_room(
         assert not list(root.rglob(".*.part"))
         subprocess.run(["mount", "-o", "remount,size=40m,nr_inodes=100", str(root)], check=True)
         assert {type(result) for result in host.land(frames)} == {Receipt}
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_file_system_that_became_read_only_is_told_as_such(
+    root: Path, sshd: Sshd, hosts: list[SftpHost], require: Callable[[str], NoReturn]
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(root)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        require("a tmpfs cannot be mounted here")
+    try:
+        host = far(sshd, root)
+        hosts.append(host)
+        host.open(None)
+        subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+        results = [*host.land(frames_of("a", b"data")), *host.land(frames_of("d/b", b"data"))]
+        assert {(type(result), getattr(result, "text", "")) for result in results} == {
+            (ReadOnly, "the file system is read-only")
+        }
+        subprocess.run(["mount", "-o", "remount,rw", str(root)], check=True)
+        assert {type(result) for result in host.land(frames_of("a", b"data"))} == {Receipt}
     finally:
         subprocess.run(["umount", str(root)], check=True)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.sshd import Sshd
-from tests.transfers.contract import HostContract, files_in, wants_of
+from tests.transfers.contract import HostContract, files_in, sha256, wants_of
+from tests.transfers.contract_moves import IdentityContract, MoveContract, OnDiskContract
 from transfers.channels import Client
 from transfers.copying import copy
 from transfers.errors import SourceChanged, TransferError, Transient
-from transfers.hosts import Host, Receipt, Want
+from transfers.hosts import Host, Receipt, Want, only
+from transfers.local import LocalHost
 from transfers.openssh import OpenSSHClient
 from transfers.paramiko_client import ParamikoClient
 from transfers.ssh import SshHost
@@ -55,7 +57,7 @@ class SshContract(HostContract):
         return {want.destination: result for want, result in results}
 
 
-class TestOpenSSH(SshContract):
+class TestOpenSSH(SshContract, OnDiskContract):
     pass
 
 
@@ -75,7 +77,7 @@ def an_old_python() -> str | None:
 
 
 @pytest.mark.skipif(an_old_python() is None, reason="there is no Python from 3.6 to 3.8 here to be the far side")
-class TestOldPython(SshContract):
+class TestOldPython(SshContract, MoveContract, IdentityContract):
     """The far side may be as old as 3.6."""
 
     python = an_old_python() or ""
@@ -181,3 +183,28 @@ def test_cut_file_with_another_digest_than_listed_is_corrupt(make_host: Callable
     assert isinstance(result, TransferError)
     assert (result.kind, result.side, result.host) == ("source corrupt", "source", "a")
     assert files_in(tmp_path / "b") == {}
+
+
+# Members, and which file is which.
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_large_member_is_not_cut(make_host: Callable[..., SshHost], tmp_path: Path, streams: int) -> None:
+    source, target = make_host("a", tmp_path / "a"), make_host("b", tmp_path / "b")
+    data = os.urandom(1 << 20) * 40 + b"end"
+    (tmp_path / "a/bundle").write_bytes(b"before" + data + b"behind")
+    want = Want(1, 1, "bundle", "large", len(data), 10**18, sha256(data), stretch=(6, len(data)))
+    ((_, result),) = copy(source, target, [want], streams=Streams(streams, streams))
+    assert isinstance(result, Receipt)
+    assert (tmp_path / "b/large").read_bytes() == data
+
+
+def test_files_of_this_machine_are_the_same_by_ssh_and_without(
+    make_host: Callable[..., SshHost], tmp_path: Path
+) -> None:
+    far, here = make_host("a", tmp_path / "a"), LocalHost("here", str(tmp_path / "b"))
+    (tmp_path / "a/f").write_bytes(b"data")
+    (tmp_path / "b").mkdir()
+    os.link(tmp_path / "a/f", tmp_path / "b/g")
+    here.open(None)
+    assert only(far.identify(["f"])) == only(here.identify(["g"]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.transfers.contract import HostContract, frames_of
+from tests.transfers.contract import DiskContract, frames_of
+from tests.transfers.contract_moves import IdentityContract
 from transfers.errors import Conflict
 from transfers.hosts import Host
 from transfers.store import DirectoryStore
 
 
-class TestDirectoryStore(HostContract):
+class TestDirectoryStore(DiskContract, IdentityContract):
     def make(self, root: Path, **options: object) -> Host:
         return DirectoryStore("mss", str(root), **options)  # type: ignore[arg-type] # options differ by test
 

@@ -315,7 +315,7 @@ def test_no_text_breaks_the_reader(text: str, pieces: list[str]) -> None:
     ],
 )
 def test_a_hostile_list_is_done_with_soon(content: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with suppress(ManifestError):
         read_failure_list(content, "list.txt")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

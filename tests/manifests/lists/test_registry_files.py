@@ -219,14 +219,14 @@ def test_what_a_file_would_have_reckoned_is_bounded(tmp_path: Path) -> None:
         connection.execute(f"CREATE TABLE raw ({IMSIM}, CHECK (length({huge}) > 0))")
         connection.execute("INSERT INTO raw (visit, raft) VALUES (1, '2,3')")
         connection.commit()
-    start = time.perf_counter()
+    start = time.process_time()
     assert set(wrong(tmp_path)) == {
         f"expect, registry.sqlite3: {name}" for name in ("filter", "snap", "sensor", "channel")
     }
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"ALTER TABLE raw ADD COLUMN spell text GENERATED ALWAYS AS ({huge}) VIRTUAL")
     assert "too big" in wrong(tmp_path)["expect, registry.sqlite3"]
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -274,11 +274,11 @@ def test_columns_of_something_else_are_no_ids(tmp_path: Path) -> None:
 
 def test_four_visits_are_read_in_less_than_a_second(tmp_path: Path) -> None:
     write(tmp_path / "registry.sqlite3", [row for number in range(1, 5) for row in visit(number)] + [imsim(9)])
-    start = time.perf_counter()
+    start = time.process_time()
     read = manifest(tmp_path)
     assert read.registry is not None
     assert sum(1 for _ in registry_files.rows(read.registry)) == 24_193
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Butler:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.programs / words[0]), *words[1:]]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=240)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=600)
 
     def make(self, table: str, snaps: int) -> None:
         made = self.run("python", "records.py", "repo", table, "registry.sqlite3", str(snaps))

@@ -21,6 +21,7 @@ from tests.sshd import Sshd
 from tests.stager.registries.archive import IMSIM_CARDS, Archive, imsim, rows
 from tests.stager.site import Site
 from tests.stager.test_over_ssh import over_ssh
+from tests.waiting import LATE_S, until
 from transfers.errors import TransferError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -171,9 +172,7 @@ def test_a_killed_process_never_leaves_half_a_file_under_the_name(tmp_path: Path
     for turn in range(8):
         part.unlink(missing_ok=True)
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(output)], cwd=ROOT)
-        deadline = time.monotonic() + 30
-        while not (part.exists() and output.exists()) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        until(lambda: part.exists() and output.exists(), pause_s=0.001)
         time.sleep(0.007 * turn)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -273,7 +272,7 @@ making.registry(config, database, ["D"], {str(sqlite_archive.output)!r})
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LATE_S,
     )
     assert "transfers.errors." in ended.stderr.splitlines()[-1], ended.stderr
     assert not sqlite_archive.output.exists()
