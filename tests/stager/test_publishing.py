@@ -52,7 +52,8 @@ def test_an_inventory_made_again_is_adopted(site: Site) -> None:
     before = site.path(inventory(site)).stat()
     site.change("UPDATE triggers SET state = 'pending', inventory = NULL")  # a crash between landing and marking
     assert publishing.publish_all(site.database, site.hosts) == (1, [])
-    assert site.path(inventory(site)).stat() == before
+    after = site.path(inventory(site)).stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     assert site.triggers()[0][3] == "ready"
 
 
