@@ -127,6 +127,7 @@ class Connection(paramiko.Transport):  # type: ignore[misc] # paramiko carries n
                 self.packetizer.close()
             if self.is_alive() and threading.current_thread() is not self:
                 self.join(LAST_WORDS_S)
+            self.packetizer.complete_handshake()  # else a thread waits for the limit of one that was broken off
             self.sock.close()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.system.sites import Ended, Site
 from tests.waiting import LATE_S
 
+DETACH_S = 10.0  # within which strace lets go of what it traces
 DURABLE = ("rename", "renameat", "renameat2", "linkat", "unlink", "unlinkat", "fsync", "fdatasync")
 _CALL = re.compile(r"(?:\[pid +(?P<by>\d+)\] |(?P<thread>\d+) +)?(?P<call>\w+)\((?P<rest>.*)")
 
@@ -31,8 +32,8 @@ def traced(pid: int, log: Path, *options: str) -> Iterator[None]:
     finally:
         tracer.send_signal(signal.SIGINT)
         try:
-            tracer.communicate(timeout=LATE_S)
-        except subprocess.TimeoutExpired:
+            tracer.communicate(timeout=DETACH_S)
+        except subprocess.TimeoutExpired:  # now and then it waits for ever for one that was killed
             tracer.kill()
             tracer.communicate()
 

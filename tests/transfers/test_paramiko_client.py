@@ -315,6 +315,24 @@ def test_what_speaks_no_ssh_is_down(sshd: Sshd, says: bytes) -> None:
         answering.join()
 
 
+def test_connection_that_breaks_while_keys_are_exchanged_leaves_no_thread(sshd: Sshd) -> None:
+    """Nor does one that waits until the login's time is over, which would keep the process too."""
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                taken.recv(1000)
+
+        hanging_up = threading.Thread(target=hang_up)
+        hanging_up.start()
+        refused(sshd.login(port=server.getsockname()[1], connect_s=10 * LATE_S), Congested)
+        hanging_up.join()
+    until(lambda: set(threading.enumerate()) <= before, lambda: set(threading.enumerate()) - before)
+
+
 def test_host_with_too_many_who_log_in_is_congested(make_sshd: Callable[..., Sshd]) -> None:
     sshd = make_sshd(max_startups="1:100:1")
     with socket.create_connection((sshd.address, sshd.port)) as first:
