@@ -78,7 +78,7 @@ def keep_bytecode(folder: Path) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     imports = "import stager.cli, stager.daemon, stager.drawing, stager.submitting, rich.progress, astropy.io.fits"
-    imports += ", transfers.openssh, transfers.sftp, transfers.ssh"
+    imports += ", transfers.ssh.openssh, transfers.sftp.host, transfers.ssh.host"
     command([sys.executable, "-c", imports], CHECKOUT)
 
 

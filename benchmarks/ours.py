@@ -16,10 +16,10 @@ from benchmarks.sets import Work, Wrong
 from transfers.copying import copy
 from transfers.hosts import Host, Receipt, Stop, Want
 from transfers.local import LocalHost
-from transfers.openssh import OpenSSHClient
-from transfers.paramiko_client import ParamikoClient
-from transfers.sftp import SftpHost
-from transfers.ssh import SshHost
+from transfers.sftp.host import SftpHost
+from transfers.ssh.host import SshHost
+from transfers.ssh.openssh import OpenSSHClient
+from transfers.ssh.paramiko_client import ParamikoClient
 from transfers.streams import Streams
 
 STREAMS = (1, 8)  # a route over SSH has these where the configuration says nothing

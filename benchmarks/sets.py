@@ -15,7 +15,7 @@ from benchmarks.measuring import CHUNK, warm
 from benchmarks.places import Place, Unavailable
 from tests.proxies import ProxyProcess
 from tests.sshd import Broken, Sshd
-from transfers.channels import Login
+from transfers.ssh.channels import Login
 
 HEAD = 16  # bytes that tell a set's files apart: each begins with its number
 # What sshd has without a configuration, where the tests' server has something else.

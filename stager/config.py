@@ -22,8 +22,8 @@ from pydantic import (
 from manifests.errors import Problem, found, shown
 from manifests.wording import nearest, problems_of
 from stager.finding import DEFAULT_DATABASE, ConfigError, database_url, find_config, read_toml
-from transfers.channels import ADDRESS, USER
-from transfers.command_templates import Templates
+from transfers.command.templates import Templates
+from transfers.ssh.channels import ADDRESS, USER
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 Mode = Annotated[str, Field(pattern=r"^0?[0-7]{3}$")]

@@ -18,15 +18,15 @@ from stager import config as configuration
 from stager.catalogue import DatabaseCatalog
 from stager.config import Config
 from stager.database import Database, again
-from transfers.bundled import BundledStore
-from transfers.channels import Client, Login
+from transfers.bundles.bundled import BundledStore
 from transfers.errors import HostDown, Refused, TransferError, Unsupported
 from transfers.hosts import Host
 from transfers.local import LocalHost
+from transfers.ssh.channels import Client, Login
 from transfers.store import DirectoryStore
 
 if TYPE_CHECKING:
-    from transfers.paramiko_client import ParamikoClient
+    from transfers.ssh.paramiko_client import ParamikoClient
 
 
 class Hosts:
@@ -226,7 +226,7 @@ def make_host(name: str, described: configuration.LocalHost, instance: str, scra
         return _store_elsewhere(name, described, instance, scratch / "stores" / name)
     options = _options(described, instance)
     if isinstance(described, configuration.SshHost) and described.by_ssh:
-        from transfers.ssh import SshHost  # imported late: a configuration of local hosts needs none of it
+        from transfers.ssh.host import SshHost  # imported late: a configuration of local hosts needs none of it
 
         client = _client(name, described)
         return SshHost(name, described.root, client, python=described.python, kind=described.kind, **options)
@@ -238,11 +238,11 @@ def make_host(name: str, described: configuration.LocalHost, instance: str, scra
 def _store_elsewhere(name: str, described: configuration.StoreHost, instance: str, scratch: Path) -> Host:
     """A store whose files no agent reaches. Imported late: most sites have no such store."""
     if described.commands is not None:
-        from transfers.command import CommandStore
+        from transfers.command.store import CommandStore
 
         templates = configuration.templates_of(described.commands)
         return CommandStore(name, described.root, templates, str(scratch), instance)
-    from transfers.s3 import S3Store
+    from transfers.s3.store import S3Store
 
     assert described.s3 is not None  # `Config` lets no other through
     bucket = described.s3
@@ -271,7 +271,7 @@ def credentials_in(name: str, path: str) -> tuple[str, str]:
 
 def make_sftp(name: str, described: configuration.SshHost, instance: str) -> Host:
     """The same host spoken to by SFTP, for a far side without a shell or a Python."""
-    from transfers.sftp import SftpHost
+    from transfers.sftp.host import SftpHost
 
     return SftpHost(
         name, described.root, _paramiko(name, described), kind=described.kind, **_options(described, instance)
@@ -282,13 +282,13 @@ def _client(name: str, described: configuration.SshHost) -> Client:
     """What reaches it: "auto" is the OpenSSH client where there is one, for it knows the site's own configuration."""
     if described.client == "paramiko" or (described.client == "auto" and shutil.which("ssh") is None):
         return _paramiko(name, described)
-    from transfers.openssh import OpenSSHClient
+    from transfers.ssh.openssh import OpenSSHClient
 
     return OpenSSHClient(name, login_of(described))
 
 
 def _paramiko(name: str, described: configuration.SshHost) -> ParamikoClient:
-    from transfers.paramiko_client import ParamikoClient  # imported late: it takes as long as a short command
+    from transfers.ssh.paramiko_client import ParamikoClient  # imported late: it takes as long as a short command
 
     return ParamikoClient(name, login_of(described))
 

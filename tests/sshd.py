@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tests.waiting import LATE_S
-from transfers.channels import Login
+from transfers.ssh.channels import Login
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 FAR_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"

@@ -23,8 +23,9 @@ from stager import config
 from stager.cli import app
 from stager.config import parse_config
 from tests.waiting import LATE_S
-from transfers import agent, openssh
-from transfers.conversations import BOOT
+from transfers import agent
+from transfers.ssh import openssh
+from transfers.ssh.conversations import BOOT
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

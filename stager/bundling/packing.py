@@ -16,11 +16,11 @@ from stager.copies import Stored
 from stager.items import Claimed, Finished
 from stager.looking import Looking
 from stager.second_stores import check_apart
-from transfers.bundled import BundledStore
+from transfers.bundles.bundled import BundledStore
+from transfers.bundles.packing import MemberFault, Packed, pack
 from transfers.copying import already_there, land_bytes
 from transfers.errors import TransferError, Transient
 from transfers.hosts import Host, Receipt, Want
-from transfers.packing import MemberFault, Packed, pack
 
 
 def carry_out(batch: Batch, chosen: Chosen) -> int:

@@ -11,7 +11,7 @@ from manifests.reading import read_manifest
 from stager.config import Config, ConfigError, FolderQueue, TableQueue, parse_config, read_config, schema
 from stager.opening import login_of
 from stager.templates import write_templates
-from transfers.channels import Login
+from transfers.ssh.channels import Login
 
 LOCAL = {"kind": "local", "root": "/usr/data"}
 FAR = {"kind": "ssh", "root": "/cfs", "address": "abe.example.edu"}

@@ -46,7 +46,11 @@ from transfers.agent import (
     send_frame,
     want_from,
 )
-from transfers.answers import (
+from transfers.copying import copy
+from transfers.errors import SIDES, TransferError, Transient, Unsupported, from_fault
+from transfers.hosts import LIMITS, Cut, FileInfo, Hdu, Identity, Member, Opened, Piece, Receipt, Space, Want
+from transfers.local import LocalHost
+from transfers.ssh.answers import (
     Asked,
     Carried,
     Nonsense,
@@ -66,11 +70,7 @@ from transfers.answers import (
     removed_at,
     scanned,
 )
-from transfers.copying import copy
-from transfers.errors import SIDES, TransferError, Transient, Unsupported, from_fault
-from transfers.hosts import LIMITS, Cut, FileInfo, Hdu, Identity, Member, Opened, Piece, Receipt, Space, Want
-from transfers.local import LocalHost
-from transfers.ssh import SshHost
+from transfers.ssh.host import SshHost
 
 # Any text that JSON can carry, with the surrogates that stand for bytes of names that are no UTF-8.
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=40) | st.sampled_from(ODD_NAMES)

@@ -11,10 +11,10 @@ from stager.models import decode_path
 from stager.rebuilding.rebuild import Rebuild
 from stager.rebuilding.telling import Told
 from tests.stager.site import Site
-from transfers.bundled import BundledStore
 from transfers.bundles import name_of
+from transfers.bundles.bundled import BundledStore
+from transfers.bundles.packing import pack
 from transfers.hosts import FileInfo, Want
-from transfers.packing import pack
 
 
 def store_of(site: Site, name: str = "mss") -> BundledStore:

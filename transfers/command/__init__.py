@@ -1,0 +1,1 @@
+"""A mass store that programs speak to, such as hsi or msscmd."""

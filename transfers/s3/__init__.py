@@ -1,0 +1,1 @@
+"""A mass store that speaks S3."""

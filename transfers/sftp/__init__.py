@@ -1,0 +1,1 @@
+"""A host behind SSH that has no shell, or no python: everything by SFTP."""
