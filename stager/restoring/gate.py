@@ -83,6 +83,7 @@ class Gate:
     _unknown: list[str] = field(default_factory=list)  # why files could not be read when all was looked at last
     _looked_over: bool = False  # whether all that is in place was looked at once more at the end
     _ended: str | None = None
+    _taken_at: float = field(default_factory=time.monotonic)  # when the last that could be submitted was carried out
 
     def __post_init__(self) -> None:
         self._since = proving.since(self.database, self.limits.trust_s)
@@ -121,6 +122,7 @@ class Gate:
         self._taken += taken
         if taken:  # with those of before: what they have in place may have gone since
             self._carry(carrying, [one.number for one in self._taken])
+            self._taken_at = time.monotonic()
 
     def _submit(self, asked: Asked, plan: Plan) -> _Taken | None:
         """The manifest's newest revision, as its source is now; None, and why is kept, where there is none."""
@@ -138,8 +140,10 @@ class Gate:
         return _Taken(asked, found.id, plan.lacking)
 
     def _later(self) -> list[_Refused]:
-        """Those whose hosts could not be used: worth another try while there is time."""
-        return [one for one in self._refused if one.down] if self.limits.timeout_s is not None else []
+        """Those whose hosts could not be used: worth another try while there is time, or patience."""
+        if self.limits.timeout_s is None and time.monotonic() - self._taken_at >= PATIENCE_S:
+            return []
+        return [one for one in self._refused if one.down]
 
     def _wait(self, carrying: Carrying, later: Sequence[_Refused]) -> None:
         """Wait a little for hosts that are down, and try again what needs them."""

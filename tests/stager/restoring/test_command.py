@@ -238,7 +238,9 @@ def test_a_list_that_leaves_everything_out_is_no_success(stored: Site, stager: S
     assert "all 3 that it has are left out by the accept list" in said.out
 
 
-def test_a_store_that_is_away_is_named(stored: Site, stager: Stager) -> None:
+def test_a_store_that_is_away_is_named(stored: Site, stager: Stager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(gate, "AGAIN_S", 0.1)
     stored.path("mss:").rename(stored.folder / "away")
     said = stager("restore", "m.toml")
     assert said.code == 1
@@ -258,8 +260,9 @@ def test_a_store_that_is_away_is_named(stored: Site, stager: Stager) -> None:
     assert lines[2].startswith("NOT everything is in place and proven; 0 brought, in ")
 
 
+@pytest.mark.parametrize("options", [("--timeout", "60"), ()])
 def test_a_store_that_comes_back_in_time_is_waited_for(
-    stored: Site, stager: Stager, monkeypatch: pytest.MonkeyPatch
+    stored: Site, stager: Stager, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(gate, "AGAIN_S", 0.1)
     away = stored.folder / "away"
@@ -277,7 +280,7 @@ def test_a_store_that_comes_back_in_time_is_waited_for(
         "plan",
         lambda database, config, hosts, asked: (look(hosts, asked), plan(database, config, hosts, asked))[1],
     )
-    assert stager("restore", "m.toml", "--timeout", "60").code == 0
+    assert stager("restore", "m.toml", *options).code == 0
     assert len(looks) >= 2
 
 
