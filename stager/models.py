@@ -191,6 +191,7 @@ class Item(SQLModel, table=True):
             "ix_items_waiting",
             "manifest_id",
             "not_before",
+            "id",  # in the order in which they are claimed
             sqlite_where=text("state = 'waiting' AND NOT missing"),
             postgresql_where=text("state = 'waiting' AND NOT missing"),
         ),
