@@ -236,6 +236,7 @@ class Item(SQLModel, table=True):
             "ix_items_bundled",
             "manifest_id",
             "bundle_key",
+            "id",  # in the order in which they are packed
             sqlite_where=text("bundle_key IS NOT NULL AND state NOT IN ('done', 'excluded')"),
             postgresql_where=text("bundle_key IS NOT NULL AND state NOT IN ('done', 'excluded')"),
         ),

@@ -57,29 +57,28 @@ class Ready:
     reason: str | None = None
 
 
-def decide(rule: Bundling, rows: Sequence[Row], label: str, now_s: float) -> Ready:
-    """Pure: `rows` are the items of one group that are not done yet, in the order of their destinations.
+def decide(rule: Bundling, rows: Sequence[Row], others: int, label: str, now_s: float) -> Ready:
+    """Pure: `rows` are the items of one group that can be packed now, in the order in which they are; of more than a
+    bundle may have, the first. `others` are those of it that are not done yet and cannot be packed.
 
     A group that is whole is packed; one that is not is when it fills a bundle, or its oldest file is older than
     the manifest allows to wait.
     """
-    waiting = [row for row in rows if row.state == "waiting" and not row.missing and row.due]
     taken: list[int] = []
     total = bundles.ENDING_BYTES
-    for row in waiting:
+    for row in rows:
         size = bundles.member_size(row.destination, row.size, row.mtime_ns or 0)
         if taken and (total + size > rule.bytes or len(taken) >= rule.files):
             return Ready(tuple(taken))
         taken.append(row.id)
         total += size
-    if len(taken) >= rule.files or total >= rule.bytes or len(waiting) == len(rows):
+    if len(taken) >= rule.files or total >= rule.bytes or not others:
         return Ready(tuple(taken))
-    oldest = min((row.mtime_ns for row in waiting if row.mtime_ns is not None), default=0) / 1e9
+    oldest = min((row.mtime_ns for row in rows if row.mtime_ns is not None), default=0) / 1e9
     wait_s = oldest + rule.age_s - now_s
     if not taken or wait_s <= 0:
         return Ready(tuple(taken), wait_s=LOOK_AGAIN_S)
-    missing = len(rows) - len(waiting)
-    text = f"waits to be bundled with {missing} more of {label or 'the manifest'}"
+    text = f"waits to be bundled with {others} more of {label or 'the manifest'}"
     return Ready(wait_s=min(wait_s, LOOK_AGAIN_S), reason=text)
 
 
@@ -118,7 +117,9 @@ def _begun(database: Database, connection: Connection, manifest_id: int, manifes
           AND (state = '{BundleState.PACKING}' OR EXISTS (SELECT 1 FROM items i WHERE i.bundle_id = b.id))
         ORDER BY id {skip}""")
     for row in connection.execute(query, {"manifest": manifest_id}).all():
-        members = _read(database, connection, "bundle_id = :bundle", "FOR UPDATE", bundle=row.id)
+        members = _read(
+            database, connection, "bundle_id = :bundle ORDER BY destination, id", "FOR UPDATE", bundle=row.id
+        )
         if any(one.state == "running" for one in members):
             continue
         waiting = [one for one in members if one.state == "waiting" and not one.missing]
@@ -139,20 +140,22 @@ def give_up(connection: Connection, bundle_id: int) -> None:
 def _new(database: Database, connection: Connection, manifest_id: int, manifest: Manifest) -> Begun | None:
     rule = manifest.bundle
     assert rule is not None
-    grown = sa.text("""
-        UPDATE items SET bundle_key = NULL
-        WHERE manifest_id = :manifest AND bundle_key IS NOT NULL AND state = 'waiting' AND size >= :below""")
-    connection.execute(grown, {"manifest": manifest_id, "below": rule.below})  # since it was planned
     for _ in range(MOST_KEYS):
         label = _next_key(database, connection, manifest_id)
         if label is None:
             return None
-        rows = _rows(database, connection, manifest_id, label)
-        ready = decide(rule, rows, label, time.time())
+        rows = _next_rows(database, connection, manifest_id, label, rule.files + 1)
+        if grown := [row.id for row in rows if row.size >= rule.below]:  # since it was planned
+            _leave_out(connection, grown)
+            continue
+        # Of more than a bundle may have it does not matter how many: they fill one.
+        others = 0 if len(rows) > rule.files else _count(database, connection, manifest_id, label) - len(rows)
+        ready = decide(rule, rows, others, label, time.time())
         if ready.ids:
-            chosen = {one.id: one for one in rows if one.id in set(ready.ids)}
-            path = path_of(manifest, label, list(chosen.values()))
-            return _insert(database, connection, manifest_id, manifest, label, path, list(chosen.values()))
+            ids = set(ready.ids)
+            members = [row for row in rows if row.id in ids]
+            path = path_of(manifest, label, members)
+            return _insert(database, connection, manifest_id, manifest, label, path, members)
         _put_off(database, connection, manifest_id, label, ready)
     return None
 
@@ -166,21 +169,40 @@ def _next_key(database: Database, connection: Connection, manifest_id: int) -> s
     return None if found is None else str(found[0])
 
 
-def _rows(database: Database, connection: Connection, manifest_id: int, label: str) -> list[Row]:
-    """The items of a group that are not done and in no other bundle. On PostgreSQL those that another worker is just
-    choosing are left to it."""
-    where = (
-        "manifest_id = :manifest AND bundle_key = :label AND bundle_id IS NULL AND state NOT IN ('done', 'excluded')"
-    )
-    return _read(database, connection, where, "FOR UPDATE SKIP LOCKED", manifest=manifest_id, label=label)
+# The items of a group that are not done, and in no bundle.
+_OF_GROUP = (
+    "manifest_id = :manifest AND bundle_key = :label AND bundle_id IS NULL AND state NOT IN ('done', 'excluded')"
+)
+# On PostgreSQL those that another worker is just choosing are left to it.
+_LEFT = "FOR UPDATE SKIP LOCKED"
 
 
-def _read(database: Database, connection: Connection, where: str, lock: str, **values: Any) -> list[Row]:
+def _next_rows(database: Database, connection: Connection, manifest_id: int, label: str, most: int) -> list[Row]:
+    """The first items of a group that can be packed now."""
+    which = f"{_OF_GROUP} AND state = 'waiting' AND NOT missing AND not_before <= {database.now}"
+    values = {"manifest": manifest_id, "label": label, "most": most}
+    return _read(database, connection, f"{which} ORDER BY id LIMIT :most", _LEFT, **values)
+
+
+def _count(database: Database, connection: Connection, manifest_id: int, label: str) -> int:
+    """How many items of a group are in no bundle."""
+    skip = "" if database.is_sqlite else _LEFT
+    query = sa.text(f"SELECT count(*) FROM (SELECT id FROM items WHERE {_OF_GROUP} {skip}) AS left_over")
+    return int(connection.execute(query, {"manifest": manifest_id, "label": label}).scalar_one())
+
+
+def _leave_out(connection: Connection, ids: Sequence[int]) -> None:
+    """Have these go as files of their own."""
+    for lot in items.lots(ids):
+        statement = sa.text("UPDATE items SET bundle_key = NULL WHERE id IN :ids")
+        connection.execute(statement.bindparams(sa.bindparam("ids", lot, expanding=True)))
+
+
+def _read(database: Database, connection: Connection, which: str, lock: str, **values: Any) -> list[Row]:
     """Items, locked as it says on PostgreSQL; SQLite has one writer at a time."""
-    skip = "" if database.is_sqlite else lock
     query = sa.text(f"""
         SELECT id, state, missing, destination, COALESCE(size, 0), mtime_ns, not_before <= {database.now}
-        FROM items WHERE {where} ORDER BY destination, id {skip}""")
+        FROM items WHERE {which} {"" if database.is_sqlite else lock}""")
     return [
         Row(row[0], row[1], bool(row[2]), decode_path(row[3]), row[4], row[5], bool(row[6]))
         for row in connection.execute(query, values)

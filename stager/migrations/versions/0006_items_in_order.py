@@ -1,4 +1,4 @@
-"""What waits lies in the order in which it is claimed: PostgreSQL sorted all of a manifest for each batch."""
+"""What waits lies in the order in which it is claimed and packed: PostgreSQL sorted a whole manifest for each batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    waiting = sa.text("state = 'waiting' AND NOT missing")
-    op.drop_index("ix_items_waiting", "items")
-    columns = ["manifest_id", "not_before", "id"]
-    op.create_index("ix_items_waiting", "items", columns, sqlite_where=waiting, postgresql_where=waiting)
+    again("ix_items_waiting", ["manifest_id", "not_before", "id"], "state = 'waiting' AND NOT missing")
+    unbundled = "bundle_key IS NOT NULL AND state NOT IN ('done', 'excluded')"
+    again("ix_items_bundled", ["manifest_id", "bundle_key", "id"], unbundled)
+
+
+def again(name: str, columns: list[str], where: str) -> None:
+    """Make an index of items anew, of these columns."""
+    op.drop_index(name, "items")
+    op.create_index(name, "items", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))

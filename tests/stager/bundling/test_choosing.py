@@ -12,11 +12,8 @@ from transfers.bundles import packed_size
 NOW = 1_000_000.0
 
 
-def row(number: int, size: int = 10, state: str = "waiting", age_s: float = 10.0, **more: object) -> Row:
-    said = {"missing": False, "due": True} | more
-    return Row(
-        number, state, bool(said["missing"]), f"raw/{number:05}", size, int((NOW - age_s) * 1e9), bool(said["due"])
-    )
+def row(number: int, size: int = 10, age_s: float = 10.0) -> Row:
+    return Row(number, "waiting", False, f"raw/{number:05}", size, int((NOW - age_s) * 1e9), True)
 
 
 def rule(**said: object) -> Bundling:
@@ -29,35 +26,33 @@ def packed(rows: list[Row]) -> int:
 
 
 def test_whole_group_is_packed_at_once() -> None:
-    assert decide(rule(), [row(1), row(2)], "", NOW).ids == (1, 2)
+    assert decide(rule(), [row(1), row(2)], 0, "", NOW).ids == (1, 2)
 
 
 def test_group_is_divided_by_bytes_and_by_files() -> None:
-    assert decide(rule(), [row(number, 40_000) for number in range(5)], "", NOW).ids == (0, 1)
-    assert decide(rule(), [row(number, 1) for number in range(9)], "", NOW).ids == (0, 1, 2, 3, 4)
+    assert decide(rule(), [row(number, 40_000) for number in range(5)], 0, "", NOW).ids == (0, 1)
+    assert decide(rule(), [row(number, 1) for number in range(9)], 0, "", NOW).ids == (0, 1, 2, 3, 4)
 
 
 def test_file_larger_than_a_bundle_is_one_of_its_own() -> None:
-    assert decide(rule(), [row(1, 500_000), row(2, 1)], "", NOW).ids == (1,)
+    assert decide(rule(), [row(1, 500_000), row(2, 1)], 0, "", NOW).ids == (1,)
 
 
 def test_incomplete_group_waits_until_its_oldest_file_is_old_enough() -> None:
-    rows = [row(1, age_s=30), row(2, age_s=20), row(3, missing=True)]
-    waits = decide(rule(), rows, "visit=7", NOW)
+    rows = [row(1, age_s=30), row(2, age_s=20)]
+    waits = decide(rule(), rows, 1, "visit=7", NOW)
     assert (waits.ids, waits.wait_s) == ((), 30.0)
     assert "1 more of visit=7" in str(waits.reason)
-    assert decide(rule(), rows, "visit=7", NOW + 31).ids == (1, 2)
+    assert decide(rule(), rows, 1, "visit=7", NOW + 31).ids == (1, 2)
 
 
 def test_incomplete_group_that_fills_a_bundle_is_packed() -> None:
-    rows = [row(1, 60_000), row(2, 60_000), row(3, missing=True)]
-    assert decide(rule(), rows, "", NOW).ids == (1,)
+    assert decide(rule(), [row(1, 60_000), row(2, 60_000)], 1, "", NOW).ids == (1,)
 
 
-def test_what_is_held_or_not_yet_due_is_not_packed_and_waited_for() -> None:
-    rows = [row(1, age_s=30), row(2, state="held"), row(3, due=False)]
-    assert decide(rule(), rows, "", NOW).ids == ()
-    assert decide(rule(), rows, "", NOW + 60).ids == (1,)
+def test_group_of_which_nothing_can_be_packed_is_looked_at_again() -> None:
+    waits = decide(rule(), [], 3, "", NOW)
+    assert (waits.ids, waits.reason, waits.wait_s > 1) == ((), None, True)
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=30), st.integers(1, 30_000), st.integers(1, 12))
@@ -65,7 +60,7 @@ def test_choices_one_after_the_other_pack_each_file_once(sizes: list[int], most:
     left = [row(number, size) for number, size in enumerate(sizes)]
     done: list[int] = []
     while left:
-        ids = decide(rule(bytes=most, files=files), left, "", NOW).ids
+        ids = decide(rule(bytes=most, files=files), left[: files + 1], 0, "", NOW).ids
         chosen = [one for one in left if one.id in ids]
         assert 1 <= len(chosen) <= files
         assert len(chosen) == 1 or packed(chosen) <= most

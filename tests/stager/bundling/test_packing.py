@@ -250,3 +250,19 @@ def test_bundle_whose_members_another_worker_just_touches_is_not_given_up(postgr
         again = choosing_now.result(LATE_S)
     assert again is not None
     assert (again.id, again.path, len(again.members)) == (first.id, first.path, 3)
+
+
+def test_next_bundle_of_a_group_is_chosen_at_once_however_many_wait(site: Site) -> None:
+    count, most = 100_000, 10_000
+    names(site, 1)
+    said = BUNDLED | {"bundle": {"files": most}}
+    site.submit(**said)
+    fields = "files, state, missing, epoch, tries, size, mtime_ns, not_before, bundle_key"
+    numbers = f"WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n <= {count})"
+    values = f"SELECT i.manifest_id, 'raw/g' || n, 'kept/g' || n, {fields} FROM n, items i WHERE i.id = 1"
+    site.change(f"INSERT INTO items (manifest_id, source, destination, {fields}) {numbers} {values}")
+    begun = time.thread_time()
+    chosen = [choosing.choose(site.database, 1, site.manifest(**said), "worker", lease_s=60) for _ in range(3)]
+    assert time.thread_time() - begun < 10
+    members = [one.id for bundle in chosen if bundle is not None for one in bundle.members]
+    assert sorted(members) == list(range(1, 3 * most + 1))
