@@ -127,10 +127,11 @@ def differs(database: Database, new: int, old: int, rule: str = "") -> bool:
         SELECT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.state = 'done'
                        AND ({_MADE_OTHERWISE} OR {_PROVEN_OTHERWISE}))
             OR EXISTS (SELECT 1 FROM items n WHERE n.manifest_id = :new AND NOT n.missing
-          AND NOT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND (
-                (o.destination = n.destination AND (NOT ({_WAS_PROVEN}) OR ({_SAME})))
-                OR (n.destination IS NULL AND o.source = n.source AND o.size = n.size AND o.mtime_ns = n.mtime_ns)
-                OR (o.missing AND o.ids = n.ids))))""")
+              AND NOT EXISTS (SELECT 1 FROM items o WHERE o.manifest_id = :old AND o.destination = n.destination
+                              AND (NOT ({_WAS_PROVEN}) OR ({_SAME})))
+              AND (n.destination IS NULL AND (n.source, n.size, n.mtime_ns) IN (
+                    SELECT o.source, o.size, o.mtime_ns FROM items o WHERE o.manifest_id = :old)) IS NOT TRUE
+              AND (n.ids IN (SELECT o.ids FROM items o WHERE o.manifest_id = :old AND o.missing)) IS NOT TRUE)""")
     with database.read() as connection:
         return bool(connection.execute(query, {"new": new, "old": old, "rule": rule}).scalar())
 

@@ -86,16 +86,17 @@ def since(database: Database, trust_s: float) -> Since:
 
 
 # What a manifest has in place, or had: its items that are done, and those whose copy was found gone or bad.
-_IN_PLACE = f"""
-    FROM items i JOIN manifests m ON m.id = i.manifest_id
-    JOIN copies c ON c.host = m.destination_host AND c.path = i.destination
-    WHERE i.manifest_id = :manifest AND (i.state = 'done' OR (i.state = 'held' AND i.kind = '{LOST}'))
-      AND (c.proven_at IS NULL OR c.proven_at < :run OR c.trouble IS NOT NULL OR c.proof = '{STREAM}')"""
+_IN_PLACE = f"i.manifest_id = :manifest AND (i.state = 'done' OR (i.state = 'held' AND i.kind = '{LOST}'))"
+# Their copies (of the manifest m), where they are to be proven again.
+_DUE = f"""c.host = m.destination_host AND c.path = i.destination
+    AND (c.proven_at IS NULL OR c.proven_at < :run OR c.trouble IS NOT NULL OR c.proof = '{STREAM}')"""
 
 
 def amount(database: Database, manifests: Sequence[int], since: Since) -> Amount:
     """How much is to be proven again."""
-    query = sa.text(f"SELECT count(*), COALESCE(sum(c.size), 0) {_IN_PLACE}")
+    query = sa.text(f"""
+        SELECT count(*), COALESCE(sum(c.size), 0) FROM items i JOIN manifests m ON m.id = i.manifest_id
+        JOIN copies c ON {_DUE} WHERE {_IN_PLACE}""")
     total = Amount()
     with database.read() as connection:
         for manifest in manifests:
@@ -107,22 +108,25 @@ def amount(database: Database, manifests: Sequence[int], since: Since) -> Amount
 def due(database: Database, manifest: int, since: Since, read: Collection[int], before: float) -> Iterator[Due]:
     """The copies of a manifest that are to be proven again: those last proven `before` that time, and those that are
     in trouble. Those of `read`, hashed once as they were written, were read back in this run."""
-    last = 0
+    # Page by page of the index of destinations, so that a page costs the same however many items there are.
     query = sa.text(f"""
-        SELECT i.id AS item, c.id, c.host, c.path, c.size, c.digest, c.mtime_ns, c.proven_at, c.trouble, c.proof
-        {_IN_PLACE} AND i.id > :last ORDER BY i.id LIMIT {ROWS}""")
+        SELECT i.destination, c.id, c.host, c.path, c.size, c.digest, c.mtime_ns, c.proven_at, c.trouble, c.proof
+        FROM (SELECT i.destination FROM items i WHERE {_IN_PLACE} AND i.destination > :last
+              ORDER BY i.destination LIMIT {ROWS}) i
+        JOIN manifests m ON m.id = :manifest LEFT JOIN copies c ON {_DUE} ORDER BY i.destination""")
+    last = ""
     while True:
         with database.read() as connection:
             rows = connection.execute(query, {"manifest": manifest, "run": before, "last": last}).all()
         for row in rows:
-            if row.proof == STREAM and row.trouble is None and row.id in read:
+            if row.id is None or (row.proof == STREAM and row.trouble is None and row.id in read):
                 continue
             copy = Known(row.id, row.host, decode_path(row.path), row.size, row.digest)
             lately = row.proven_at is not None and since.trusted <= row.proven_at < since.run
             yield Due(copy, row.mtime_ns, lately and row.trouble is None, row.proof == STREAM)
         if len(rows) < ROWS:
             return
-        last = rows[-1].item
+        last = rows[-1].destination
 
 
 class Prover:
