@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,10 +14,11 @@ from transfers.bundles.bundled import Placed
 AT_ONCE = 500  # paths looked up in one query
 LISTED_AT_ONCE = 10_000  # members in one lot of a listing
 
+# Not a join, for which PostgreSQL might go through all bundles for each path, as long as it knows no better.
 _MEMBERS = f"""
-    SELECT c.path, c.size, c.mtime_ns, c.digest, b.path AS bundle, c.data_offset
-    FROM copies c JOIN bundles b ON b.id = c.bundle_id AND b.state = '{BundleState.STORED}'
-    WHERE c.host = :host"""
+    SELECT c.path, c.size, c.mtime_ns, c.digest, c.data_offset,
+           (SELECT b.path FROM bundles b WHERE b.id = c.bundle_id AND b.state = '{BundleState.STORED}') AS bundle
+    FROM copies c WHERE c.host = :host AND c.bundle_id IS NOT NULL"""
 
 
 class DatabaseCatalog:
@@ -36,7 +37,7 @@ class DatabaseCatalog:
         with self.database.read() as connection:
             for start in range(0, len(paths), AT_ONCE):
                 values = {"host": self.host, "paths": list(paths[start : start + AT_ONCE])}
-                found |= {one.path: one for one in map(_placed, connection.execute(query, values))}
+                found |= {one.path: one for one in _placed(connection.execute(query, values))}
         return found
 
     def below(self, prefix: str) -> Iterator[Placed]:
@@ -53,7 +54,7 @@ class DatabaseCatalog:
                 values |= {"exact": text, "from": f"{text}/", "upto": f"{text}0"}
             with self.database.read() as connection:
                 rows = connection.execute(query, values).all()
-            yield from map(_placed, rows)
+            yield from _placed(rows)
             if len(rows) < LISTED_AT_ONCE:
                 return
             last = rows[-1].path
@@ -65,5 +66,8 @@ class DatabaseCatalog:
             return frozenset(decode_path(row.path) for row in rows)
 
 
-def _placed(row: Any) -> Placed:
-    return Placed(decode_path(row.path), row.size, row.mtime_ns, row.digest, decode_path(row.bundle), row.data_offset)
+def _placed(rows: Iterable[Any]) -> Iterator[Placed]:
+    for row in rows:
+        if row.bundle is not None:  # else it is not proven yet
+            path, bundle = decode_path(row.path), decode_path(row.bundle)
+            yield Placed(path, row.size, row.mtime_ns, row.digest, bundle, row.data_offset)

@@ -166,7 +166,8 @@ def snapshot(connection: Any, dataset: str | None = None) -> Snapshot:
     tells_of_findings = _has_table(cursor, on_sqlite, "findings")
     tells_of_stores = _has_table(cursor, on_sqlite, "recalls")
     tells_of_evicted = _has_index(cursor, on_sqlite, "ix_items_evicted")
-    cursor.execute("BEGIN")
+    if on_sqlite:  # elsewhere the driver has begun by itself
+        cursor.execute("BEGIN")
     clock = _NOW_SQLITE if on_sqlite else _NOW_POSTGRESQL
     now = float(_all(cursor, f"SELECT {clock}")[0][0])
     tallies: dict[int, dict[str, tuple[int, int, int]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -272,3 +273,21 @@ def test_two_submissions_of_one_name_at_once_leave_one_active_revision(site: Sit
     intended = [row[0] for row in site.rows("SELECT intent FROM manifests ORDER BY revision")]
     assert intended.count("active") == 1
     assert "planning" not in intended
+
+
+def test_a_large_manifest_is_compared_with_what_it_was_at_once(sqlite_site: Site) -> None:
+    site, count = sqlite_site, 20_000
+    site.file("a:raw/1", "")
+    site.submit("m")
+    site.submit("n")
+    fields = "size, mtime_ns, digest, files, bytes, ids, state, missing, epoch, tries, not_before"
+    numbers = f"WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n <= {count})"
+    for manifest in (1, 2):
+        values = f"SELECT {manifest}, 'raw/' || n, 'new/' || n, {fields} FROM n, items i WHERE i.id = {manifest}"
+        site.change(f"INSERT INTO items (manifest_id, source, destination, {fields}) {numbers} {values}")
+    site.change("UPDATE items SET state = 'done' WHERE manifest_id = 1")
+    begun = time.thread_time()
+    assert not revising.differs(site.database, 2, 1)
+    site.change(f"UPDATE items SET size = 7 WHERE manifest_id = 2 AND source = 'raw/{count}'")
+    assert revising.differs(site.database, 2, 1)
+    assert time.thread_time() - begun < 10

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stager import intents
-from stager.restoring import gate
+from stager.restoring import gate, proving
 from stager.samples import Visit, write_visit
 from tests.stager.conftest import Said, Stager
 from tests.stager.site import Site
@@ -515,3 +515,15 @@ def test_a_dry_run_says_all_of_it_as_data(stored: Site, stager: Stager) -> None:
     assert (room["needed"], room["short"], room["hosts"]) == (384, 0, ["b"])
     assert said["time"]["whole"]["seconds"] is not None
     assert stored.states() == {name.removeprefix("mss:"): "done" for name in FILES}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_what_is_in_place_is_proven_page_by_page(
+    stored: Site, stager: Stager, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(proving, "ROWS", rows)
+    assert stager("restore", "m.toml").code == 0
+    said = stager("restore", "m.toml")
+    assert said.code == 0
+    assert "0 brought, 3 read again" in said.out
+    assert "3 looked at" in stager("restore", "m.toml", "--trust-within", "3600").out
