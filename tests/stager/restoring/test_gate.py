@@ -171,6 +171,8 @@ def test_killed_at_any_time_it_comes_to_the_same_end(sqlite_site: Site) -> None:
     chance = random.Random(5)
     for number in range(400):
         site.file(f"mss:raw/v{number % 7}/{number}", chance.randbytes(20_000 if number % 20 else 4_000_000))
+    with (site.folder / "stager.toml").open("a") as config:  # so slowly that it is not done before it is killed
+        config.write('\n[routes."mss > b"]\nbytes_per_s = 10_000_000\n')
     site.manifest(**SAID)
     killed = 0
     for turn in range(4):
