@@ -185,7 +185,7 @@ def _next_rows(database: Database, connection: Connection, manifest_id: int, lab
 
 
 def _count(database: Database, connection: Connection, manifest_id: int, label: str) -> int:
-    """How many items of a group are in no bundle."""
+    """How many items of a group are not done, and in no bundle."""
     skip = "" if database.is_sqlite else _LEFT
     query = sa.text(f"SELECT count(*) FROM (SELECT id FROM items WHERE {_OF_GROUP} {skip}) AS left_over")
     return int(connection.execute(query, {"manifest": manifest_id, "label": label}).scalar_one())
