@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from stager.database import Database
 from stager.models import BundleState, PathText, decode_path, encode_path
-from transfers.bundles.bundled import Placed
+from transfers.bundles.store import Placed
 
 AT_ONCE = 500  # paths looked up in one query
 LISTED_AT_ONCE = 10_000  # members in one lot of a listing

@@ -18,7 +18,7 @@ from stager import config as configuration
 from stager.catalogue import DatabaseCatalog
 from stager.config import Config
 from stager.database import Database, again
-from transfers.bundles.bundled import BundledStore
+from transfers.bundles.store import BundledStore
 from transfers.errors import HostDown, Refused, TransferError, Unsupported
 from transfers.hosts import Host
 from transfers.local import LocalHost

@@ -16,8 +16,8 @@ from stager.copies import Stored
 from stager.items import Claimed, Finished
 from stager.looking import Looking
 from stager.second_stores import check_apart
-from transfers.bundles.bundled import BundledStore
 from transfers.bundles.packing import MemberFault, Packed, pack
+from transfers.bundles.store import BundledStore
 from transfers.copying import already_there, land_bytes
 from transfers.errors import TransferError, Transient
 from transfers.hosts import Host, Receipt, Want

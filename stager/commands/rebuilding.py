@@ -43,7 +43,7 @@ def rebuild(
     from stager.config import StoreHost
     from stager.rebuilding.rebuild import AT_ONCE, Rebuild
     from stager.rebuilding.telling import Told
-    from transfers.bundles.bundled import BundledStore
+    from transfers.bundles.store import BundledStore
 
     with opened(config) as (read, database), opened_hosts(read, database, marks=not dry_run) as hosts:
         described = read.hosts.get(store)

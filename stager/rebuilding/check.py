@@ -12,7 +12,7 @@ from stager.rebuilding.bringing import online
 from stager.rebuilding.evidence import lacking, named, settle
 from stager.rebuilding.rows import Known
 from stager.rebuilding.telling import sentence
-from transfers.bundles.bundled import BundledStore
+from transfers.bundles.store import BundledStore
 from transfers.errors import TransferError, shown
 from transfers.hosts import FileInfo, Host
 

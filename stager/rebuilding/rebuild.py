@@ -17,7 +17,7 @@ from stager.rebuilding.listing import Listing
 from stager.rebuilding.rows import UNREAD, Found, Known, Place
 from stager.rebuilding.telling import ADDED, MENDED, NOTE, TROUBLE, UNKNOWN, Counts, Told, sentence
 from transfers.bundles import Entry, beside_bytes
-from transfers.bundles.bundled import BundledStore
+from transfers.bundles.store import BundledStore
 from transfers.copying import land_bytes
 from transfers.errors import SourceMissing, TransferError, shown
 from transfers.hosts import FileInfo, only

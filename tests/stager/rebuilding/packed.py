@@ -12,8 +12,8 @@ from stager.rebuilding.rebuild import Rebuild
 from stager.rebuilding.telling import Told
 from tests.stager.site import Site
 from transfers.bundles import name_of
-from transfers.bundles.bundled import BundledStore
 from transfers.bundles.packing import pack
+from transfers.bundles.store import BundledStore
 from transfers.hosts import FileInfo, Want
 
 

@@ -22,7 +22,7 @@ from stager.opening import Hosts
 from stager.recalls import stepping, table, telling
 from tests.stager.site import Site
 from tests.waiting import until
-from transfers.bundles.bundled import BundledStore
+from transfers.bundles.store import BundledStore
 from transfers.errors import HostDown, Refused, SourceMissing, TransferError
 from transfers.hosts import Frame, Host, Residency, Want
 from transfers.store import DirectoryStore

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfers.bundles.bundled import Placed
 from transfers.bundles.frames import Packing
 from transfers.bundles.headers import END, padding
 from transfers.bundles.index import FORMAT, LAST, Entry, Index, Layout, layout_of
+from transfers.bundles.store import Placed
 from transfers.copying import land_bytes
 from transfers.hosts import Host, Receipt, Want, only
 from transfers.local import LocalHost

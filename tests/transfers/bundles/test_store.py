@@ -15,9 +15,9 @@ from astropy.io import fits
 from tests.sshd import Sshd
 from tests.transfers.bundles import crafted
 from tests.transfers.contract import DiskContract, files_in, frames_of, sha256
-from transfers.bundles.bundled import BundledStore, Placed
 from transfers.bundles.index import Index
 from transfers.bundles.reading import read_index, recovered, verify
+from transfers.bundles.store import BundledStore, Placed
 from transfers.copying import copy
 from transfers.errors import (
     Conflict,
